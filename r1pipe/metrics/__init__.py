@@ -1,0 +1,1 @@
+"""Many scores to one number, each under a named protocol."""

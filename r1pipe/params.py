@@ -1,0 +1,446 @@
+"""The typed mirror of `params.yaml`: every number that a person may change.
+
+No value has a default here: what a run used stands in `params.yaml`, where `dvc params diff` sees it.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from r1pipe.errors import MissingError, ParamsError
+
+Task = Literal["qa", "situated", "grounding", "captioning", "dialogue", "planning", "description"]
+Split = Literal["train", "val", "test"]
+Count = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A section of `params.yaml`: no unknown keys, no edits after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Base(Section):
+    """What every stage shares."""
+
+    seed: Annotated[int, Field(ge=0)]
+    threads: Count
+    """CPU threads of torch and numba; part of the parameters because it can change the last bit of a sum."""
+
+
+class Paths(Section):
+    """Where things lie, relative to the repository's root; `dvc.yaml` interpolates these."""
+
+    scannet: Path | None
+    """A directory in ScanNet's layout (`scans/`, `meta/`); null for procedural rooms alone."""
+
+    raw: Path
+    manifest: Path
+    scenes: Path
+    samples: Path
+    views: Path
+    backbones: Path
+    features: Path
+    drafts: Path
+    rejects: Path
+    cot: Path
+    data_docs: Path
+    sft: Path
+    grpo: Path
+    control: Path
+    predictions: Path
+    metrics: Path
+    logs: Path
+    report: Path
+    bento: Path
+
+
+class Think(Section):
+    """Which tasks ask for a chain of thought before the answer."""
+
+    qa: bool
+    situated: bool
+    grounding: bool
+    captioning: bool
+    dialogue: bool
+    planning: bool
+    description: bool
+
+    def on(self, task: Task) -> bool:
+        """Whether this task thinks first."""
+        return bool(self.model_dump()[task])
+
+
+class Rooms(Section):
+    """How many procedural rooms a split has."""
+
+    train: Annotated[int, Field(ge=0)]
+    val: Annotated[int, Field(ge=0)]
+    test: Annotated[int, Field(ge=0)]
+
+
+class Collect(Section):
+    """Stage `collect`."""
+
+    rooms: Rooms
+    points_per_m2: Positive
+    """Density of the scanned surface before occlusion."""
+
+    frames_per_room: Annotated[int, Field(ge=0)]
+    """RGB-D frames kept along the scanner's path."""
+
+    frame_size: tuple[Count, Count]
+    """Width and height, pixels."""
+
+
+class Prepare(Section):
+    """Stage `prepare`."""
+
+    voxel_size: Positive
+    """Edge of the grid, metres, on which a cloud is thinned to one point a cell; boxes come from all points."""
+
+
+class Render(Section):
+    """Stage `render`."""
+
+    size: tuple[Count, Count]
+    """Width and height of a view, pixels."""
+
+    fov: Annotated[float, Field(gt=0, lt=180)]
+    """Horizontal field of view, degrees."""
+
+    num_ring: Count
+    """Candidate cameras on the ring at eye height."""
+
+    eye_height: Positive
+    """Metres above the floor."""
+
+    max_frames: Annotated[int, Field(ge=0)]
+    """Real RGB-D frames that join the candidates, at most; the count of candidates is the same for every scene."""
+
+    point_radius: Annotated[int, Field(ge=0)]
+    """Half-width of a splat, pixels."""
+
+
+class ClipBackbone(Section):
+    """CLIP, through open_clip."""
+
+    source: Literal["train", "load"]
+    model: str | None
+    """open_clip's model name where `source` is `load`."""
+
+    pretrained: str | None
+    """open_clip's tag or a local file where `source` is `load`."""
+
+    embed_dim: Count
+    image_width: Count
+    image_layers: Count
+    text_width: Count
+    text_layers: Count
+    patch_size: Count
+    context_length: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class ImageBackbone(Section):
+    """SigLIP-2's vision tower, through transformers."""
+
+    source: Literal["train", "load"]
+    model: str | None
+    """Hub id or local path where `source` is `load`."""
+
+    revision: str | None
+    hidden_size: Count
+    layers: Count
+    patch_size: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class DepthBackbone(Section):
+    """Depth-Anything v2, through transformers."""
+
+    source: Literal["train", "load"]
+    model: str | None
+    revision: str | None
+    hidden_size: Count
+    layers: Count
+    patch_size: Count
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+class PointsBackbone(Section):
+    """Point Transformer v3, with the detector's heads on top."""
+
+    source: Literal["train", "load"]
+    weights: str | None
+    """A safetensors file where `source` is `load`."""
+
+    voxel_size: Positive
+    enc_depths: tuple[Count, ...]
+    enc_channels: tuple[Count, ...]
+    enc_num_head: tuple[Count, ...]
+    dec_depths: tuple[Count, ...]
+    dec_channels: tuple[Count, ...]
+    dec_num_head: tuple[Count, ...]
+    patch_size: Count
+    stride: tuple[Count, ...]
+    steps: Count
+    batch_size: Count
+    """Scenes a step."""
+
+    learning_rate: Positive
+
+
+class Detector(Section):
+    """From points to boxes."""
+
+    min_points: Count
+    score_threshold: Share
+    nms_iou: Share
+
+
+class Backbones(Section):
+    """Stage `backbones`."""
+
+    clip: ClipBackbone
+    image: ImageBackbone
+    depth: DepthBackbone
+    points: PointsBackbone
+    detector: Detector
+
+
+class Encode(Section):
+    """Stage `encode`."""
+
+    num_points: Count
+    """Tokens that a cloud's features are pooled to."""
+
+    batch_size: Count
+    """Views a forward pass."""
+
+
+class Faults(Section):
+    """How often the scripted teacher commits each fault, as a share of the samples."""
+
+    format: Share
+    length: Share
+    steps: Share
+    target: Share
+    consistency: Share
+
+
+class Synthesize(Section):
+    """Stage `synthesize`."""
+
+    teacher: Literal["scripted", "gemini", "replay"]
+    faults: Faults
+    concurrency: Count
+    """Requests in flight at once."""
+
+
+class Filters(Section):
+    """What a chain of thought must be to be kept."""
+
+    min_think_words: Count
+    max_think_words: Count
+    min_steps: Count
+    min_answer_words: Count
+    max_answer_words: Count
+    consistency: Share
+    """Least 1 - normalised Levenshtein distance between the answer and the one drawn from the reasoning alone."""
+
+
+class Validate(Section):
+    """Stage `validate`."""
+
+    filters: Filters
+    max_reject_rate: Share
+    """Above it the gate warns."""
+
+
+class Model(Section):
+    """The 3D-R1 model's shape; shared by `sft` and everything after it."""
+
+    language: str | None
+    """Hub id or local path of the language model; null builds one from the sizes below."""
+
+    revision: str | None
+    vocabulary: Count
+    """Size of the tokenizer trained where `language` is null."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: Count
+    num_attention_heads: Count
+    num_key_value_heads: Count
+    initializer_range: Positive
+    """About 1/sqrt(hidden_size): at the usual 0.02 attention in a narrow model never leaves the uniform plateau."""
+
+    num_objects: Annotated[int, Field(gt=0, le=1000)]
+    num_views: Count
+    """Views that the selector keeps."""
+
+    view_strategy: Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
+
+
+class Lora(Section):
+    """Low-rank adapters on q, k, v, o, gate, up and down of the last blocks."""
+
+    r: Count
+    alpha: Count
+    dropout: Share
+    last_blocks: Count
+
+
+class Training(Section):
+    """What SFT and GRPO share."""
+
+    tasks: tuple[Task, ...]
+    lora: Lora | None
+    """Null trains every weight of the language model."""
+
+    max_steps: Count
+    batch_size: Count
+    """Sequences an optimizer step."""
+
+    learning_rate: Positive
+    bf16: bool
+    gradient_checkpointing: bool
+    save_steps: Count
+    """Steps between two checkpoints to resume from."""
+
+
+class Sft(Training):
+    """Stage `sft`."""
+
+    alignment_steps: Annotated[int, Field(ge=0)]
+    """Steps that regress the object projector onto word embeddings before SFT."""
+
+    min_learning_rate: NonNegative
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: NonNegative
+    adam_beta2: Share
+    view_weight_pull: NonNegative
+    """Strength of the L2 term that pulls the selector's w_t to 0.3."""
+
+
+class RewardWeights(Section):
+    """Weights of the three rewards in their sum."""
+
+    format: NonNegative
+    perception: NonNegative
+    semantic: NonNegative
+
+
+class Grpo(Training):
+    """Stage `grpo`."""
+
+    group_size: Annotated[int, Field(ge=2)]
+    """Completions of one prompt, compared with each other."""
+
+    beta: NonNegative
+    """Weight of the KL divergence from the reference; above 0 it needs `lora`, whose absence is the reference."""
+
+    temperature: Positive
+    max_completion_length: Count
+    reward_weights: RewardWeights
+    zero_std_alarm_steps: Count
+    """Logged steps in a row with a reward's standard deviation at 0 that raise the alarm."""
+
+    @model_validator(mode="after")
+    def _groups_fill_the_batch(self) -> Self:
+        if self.batch_size % self.group_size:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of group_size ({self.group_size})")
+        if self.beta > 0 and self.lora is None:
+            raise ValueError(f"beta ({self.beta}) above 0 needs lora, found null")
+        return self
+
+
+class Control(Section):
+    """Stage `control`: SFT continued for GRPO's steps, on GRPO's tasks, without RL."""
+
+    batch_size: Count
+
+
+class Evaluate(Section):
+    """Stage `evaluate`."""
+
+    split: Split
+    tasks: tuple[Literal["qa", "grounding", "captioning"], ...]
+    batch_size: Count
+    max_new_tokens: Count
+    num_samples: Count | None
+    """At most so many samples a task, the first by id hash; null for all."""
+
+    bootstrap: Count
+    """Resamples behind each 95 % interval."""
+
+
+class Report(Section):
+    """Stage `report`."""
+
+    num_examples: Count
+
+
+class Package(Section):
+    """Stage `package`."""
+
+    name: str
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    base: Base
+    paths: Paths
+    think: Think
+    collect: Collect
+    prepare: Prepare
+    render: Render
+    backbones: Backbones
+    encode: Encode
+    synthesize: Synthesize
+    validate_: Validate = Field(alias="validate")
+    model: Model
+    sft: Sft
+    grpo: Grpo
+    control: Control
+    evaluate: Evaluate
+    report: Report
+    package: Package
+
+    @classmethod
+    def load(cls, path: Path = Path("params.yaml")) -> Self:
+        """Parse and check the file; the only place that reads it.
+
+        Raises:
+            MissingError: if there is no such file.
+            ParamsError: at the first key that is unknown, missing or out of range.
+        """
+        if not path.is_file():
+            raise MissingError(
+                f"Expected the parameters at {path.absolute()}, found no such file; run from the repository's root."
+            )
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise ParamsError(f"Expected YAML in {path}, found text that does not parse: {error}.") from None
+        except ValidationError as error:
+            raise ParamsError(f"Expected valid parameters in {path}: {_complaints(error)}.") from None
+
+
+def _complaints(error: ValidationError) -> str:
+    """Every complaint in one line: key, reason, value."""
+    rows = [(".".join(map(str, row["loc"])), row["msg"].lower(), row["input"]) for row in error.errors()]
+    return "; ".join(f"{key}: {reason}, found {str(value)[:60]!r}" for key, reason, value in rows)

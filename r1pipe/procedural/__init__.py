@@ -1,0 +1,1 @@
+"""Rooms made from rules, written as ScanNet and the benchmarks publish theirs."""

@@ -1,0 +1,111 @@
+"""A scene: an aligned, coloured point cloud with its annotated objects.
+
+Shape suffixes: P points. Frame: metres, z up, axis-aligned.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from r1pipe.errors import DataError, MissingError
+from r1pipe.files import whole
+from r1pipe.geometry import Box
+
+NO_INSTANCE = -1
+"""The `instance` of a point that belongs to no object."""
+
+
+class SceneObject(NamedTuple):
+    """An annotated object of a scene."""
+
+    id: int
+    """ScanNet's `objectId`; the number in `<obj_007>` of an annotation."""
+
+    label: str
+    """The raw label, as the annotator wrote it."""
+
+    nyu40: int
+    """NYU40 class, 1..40; 0 where the label has none."""
+
+    box: Box
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One room, scanned."""
+
+    id: str
+    xyz: NDArray[np.float32]
+    """`(P, 3)`, metres."""
+
+    rgb: NDArray[np.uint8]
+    """`(P, 3)`."""
+
+    instance: NDArray[np.int32]
+    """`(P,)`, the object id of each point, -1 for none."""
+
+    objects: tuple[SceneObject, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays of different lengths."""
+        lengths = {len(self.xyz), len(self.rgb), len(self.instance)}
+        if len(lengths) != 1:
+            raise DataError(
+                f"Expected one length of xyz, rgb and instance in scene {self.id}, found {sorted(lengths)}."
+            )
+
+    def object(self, object_id: int) -> SceneObject:
+        """The object of this id.
+
+        Raises:
+            DataError: if the scene has none.
+        """
+        for candidate in self.objects:
+            if candidate.id == object_id:
+                return candidate
+        raise DataError(
+            f"Expected an object of scene {self.id} (ids 0 to {len(self.objects) - 1}), found id {object_id}."
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `<id>.safetensors`: the arrays, and the objects as JSON in its header."""
+        # One metadata key only: safetensors writes several in no fixed order.
+        objects = json.dumps([[o.id, o.label, o.nyu40, list(o.box)] for o in self.objects])
+        arrays = {"xyz": self.xyz, "rgb": self.rgb, "instance": self.instance}
+        with whole(folder / f"{self.id}.safetensors") as draft:
+            save_file(
+                {name: np.ascontiguousarray(array) for name, array in arrays.items()}, draft, {"objects": objects}
+            )
+
+    @classmethod
+    def load(cls, folder: Path, scene_id: str) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingError: if the folder has no such scene.
+            DataError: if the file is damaged.
+        """
+        path = folder / f"{scene_id}.safetensors"
+        if not path.is_file():
+            raise MissingError(f"Expected scene {scene_id} at {path}, found no such file.")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in ("xyz", "rgb", "instance")}
+                rows = json.loads(file.metadata()["objects"])
+        except SafetensorError as error:
+            raise DataError(
+                f"Expected a scene in {path}, found a file that safetensors cannot read: {error}."
+            ) from None
+        objects = tuple(SceneObject(number, label, nyu40, Box(*box)) for number, label, nyu40, box in rows)
+        return cls(scene_id, objects=objects, **arrays)
+
+
+def scene_ids(folder: Path) -> list[str]:
+    """The scenes of a folder, sorted."""
+    return sorted(path.stem for path in folder.glob("*.safetensors"))

@@ -1,0 +1,1 @@
+"""The packaged model behind an HTTP API and a page."""

@@ -1,0 +1,1 @@
+"""The nodes of dvc.yaml: one module each, wiring only."""

@@ -1,0 +1,1 @@
+"""Alignment, SFT, GRPO and the control, through TRL's own trainers."""
