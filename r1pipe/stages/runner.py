@@ -1,0 +1,106 @@
+"""What every stage does around its `main`: parameters, logging, seeds, threads, one-sentence errors, timings."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+
+from r1pipe.errors import R1Error
+from r1pipe.files import read_json, write_text
+from r1pipe.params import Params
+from r1pipe.progress import set_up_logging
+
+logger = logging.getLogger(__name__)
+
+TIMINGS = Path(".work/timings.json")
+"""Seconds of each stage's last complete run; what the report shows, and no output of DVC's."""
+
+_ACTIONABLE = {
+    errno.ENOSPC: "Expected free disk space",
+    errno.EDQUOT: "Expected free disk quota",
+    errno.EACCES: "Expected permission",
+    errno.EPERM: "Expected permission",
+    errno.EROFS: "Expected a writable file system",
+}
+
+
+def run(main: Callable[[Params], None]) -> None:
+    """Run a stage as a process: 0 when it is done, 1 with one sentence, 130 after Ctrl-C, 143 after SIGTERM."""
+    signal.signal(signal.SIGTERM, _stop)
+    set_up_logging()
+    try:
+        _run(main)
+    except R1Error as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted; finished work is kept, the next run goes on from there.\n")
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if error.errno not in _ACTIONABLE:
+            raise
+        _fail(f"{_ACTIONABLE[error.errno]} at {error.filename or Path.cwd()}, found: {error.strerror}.")
+
+
+def _run(main: Callable[[Params], None]) -> None:
+    stage = Path(main.__code__.co_filename).stem
+    params = Params.load()
+    seed_everything(params.base.seed, params.base.threads)
+    start = time.monotonic()
+    main(params)
+    seconds = time.monotonic() - start
+    logger.info("%s: done in %.1f s", stage, seconds)
+    _record(stage, seconds)
+
+
+def seed_everything(seed: int, threads: int) -> None:
+    """Seed and limit whatever is imported; torch is not imported for it.
+
+    A stage that imports torch late gets the threads through the environment, and seeds its own generators.
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+    if (numba := sys.modules.get("numba")) is not None:
+        numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+
+
+def _record(stage: str, seconds: float) -> None:
+    """Note how long the stage took."""
+    TIMINGS.parent.mkdir(exist_ok=True)
+    with _locked(TIMINGS.with_suffix(".lock")):
+        timings = read_json(TIMINGS) if TIMINGS.is_file() else {}
+        timings[stage] = round(seconds, 2)
+        write_text(TIMINGS, json.dumps(timings, indent=2, sort_keys=True) + "\n")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file: independent stages may end at the same moment."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """Leave through the `finally` clauses, so that no half-written file stays."""
+    sys.exit(128 + number)
+
+
+def _fail(sentence: str) -> None:
+    sys.stderr.write(" ".join(sentence.split()) + "\n")
+    sys.exit(1)
