@@ -1,0 +1,110 @@
+"""The renderer: points as square splats with a z-buffer, one view a thread.
+
+Colours are the points' own, never blended; of equally deep points the one of lower index wins, so a picture is the same on
+every machine and with any number of threads. Threads are numba's (`NUMBA_NUM_THREADS`).
+
+Shape suffixes: V views, H rows, W columns, P points.
+"""
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from r1pipe.geometry import FloatArray
+from r1pipe.views.cameras import Cameras
+
+NOTHING = -1
+"""The index of a pixel that no point covers; its depth is 0 and its colour black."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What the cameras see."""
+
+    rgb: NDArray[np.uint8]
+    """`(V, H, W, 3)`."""
+
+    depth: NDArray[np.float32]
+    """`(V, H, W)`, metres along forward; 0 where there is nothing."""
+
+    index: NDArray[np.int32]
+    """`(V, H, W)`, the visible point; -1 where there is nothing."""
+
+
+def render(xyz_P3: FloatArray, rgb_P3: NDArray[np.uint8], cameras: Cameras, *, radius: int) -> Rendering:
+    """Draw every point as a square of `2 * radius + 1` pixels into every view.
+
+    Points nearer than a camera's near plane, behind it, or not finite are not seen; splats are cut at the border.
+    """
+    count, (width, height) = len(cameras), cameras.size
+    rotation_V33, position_V3 = cameras.poses[:, :3, :3], cameras.poses[:, :3, 3]
+    matrix_V34 = np.empty((count, 3, 4))
+    matrix_V34[:, :, :3] = cameras.intrinsics @ rotation_V33.transpose(0, 2, 1)
+    matrix_V34[:, :, 3] = -np.einsum("vij,vj->vi", matrix_V34[:, :, :3], position_V3)
+    rgb_VHW3 = np.zeros((count, height, width, 3), np.uint8)
+    depth_VHW = np.zeros((count, height, width), np.float32)
+    index_VHW = np.full((count, height, width), NOTHING, np.int32)
+    points = np.ascontiguousarray(xyz_P3, np.float32), np.ascontiguousarray(rgb_P3, np.uint8)
+    near_V = np.ascontiguousarray(np.broadcast_to(cameras.near, count), np.float64)
+    _splat(*points, matrix_V34, near_V, radius, rgb_VHW3, depth_VHW, index_VHW)
+    return Rendering(rgb_VHW3, depth_VHW, index_VHW)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def _splat(
+    xyz_P3: NDArray[np.float32],
+    rgb_P3: NDArray[np.uint8],
+    matrix_V34: NDArray[np.float64],
+    near_V: NDArray[np.float64],
+    radius: int,
+    rgb_VHW3: NDArray[np.uint8],
+    depth_VHW: NDArray[np.float32],
+    index_VHW: NDArray[np.int32],
+) -> None:
+    """Fill the three images; `matrix` maps scene points to (u * depth, v * depth, depth)."""
+    for view in numba.prange(len(matrix_V34)):
+        _splat_view(xyz_P3, matrix_V34[view], near_V[view], radius, depth_VHW[view], index_VHW[view])
+        _colour_view(rgb_P3, index_VHW[view], rgb_VHW3[view])
+
+
+@numba.njit(cache=True, nogil=True)
+def _splat_view(
+    xyz_P3: NDArray[np.float32],
+    matrix_34: NDArray[np.float64],
+    near: float,
+    radius: int,
+    depth_HW: NDArray[np.float32],
+    index_HW: NDArray[np.int32],
+) -> None:
+    height, width = depth_HW.shape
+    m = matrix_34
+    for point in range(len(xyz_P3)):
+        x, y, z = xyz_P3[point, 0], xyz_P3[point, 1], xyz_P3[point, 2]
+        depth = np.float32(m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3])
+        if not (near < depth < np.inf):
+            continue
+        u = (m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]) / depth + 0.5
+        v = (m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3]) / depth + 0.5
+        # Checked as floats: far outside the image the cast to an integer would wrap.
+        if not (-radius <= u < width + radius and -radius <= v < height + radius):
+            continue
+        column, row = int(np.floor(u)), int(np.floor(v))
+        for i in range(max(row - radius, 0), min(row + radius + 1, height)):
+            for j in range(max(column - radius, 0), min(column + radius + 1, width)):
+                # Strictly nearer: points come in order of index, so the first of equals stays.
+                if index_HW[i, j] < 0 or depth < depth_HW[i, j]:
+                    depth_HW[i, j] = depth
+                    index_HW[i, j] = point
+
+
+@numba.njit(cache=True, nogil=True)
+def _colour_view(rgb_P3: NDArray[np.uint8], index_HW: NDArray[np.int32], rgb_HW3: NDArray[np.uint8]) -> None:
+    height, width = index_HW.shape
+    for i in range(height):
+        for j in range(width):
+            point = index_HW[i, j]
+            if point >= 0:
+                for channel in range(3):
+                    rgb_HW3[i, j, channel] = rgb_P3[point, channel]
