@@ -46,6 +46,6 @@ class Sample(BaseModel):
     """`unique` or `multiple`, `easy` or `hard`, `view-dependent`, the question's type; sorted."""
 
     source: str
-    """The dataset: scanrefer, nr3d, sr3d, multi3drefer, scanqa, sqa3d, 3dllm, scan2cap, scene30k."""
+    """The dataset: scanrefer, nr3d, sr3d, multi3drefer, scanqa, sqa3d, 3dllm, scan2cap, scene30k, scannet."""
 
     split: Split
