@@ -1,0 +1,75 @@
+"""The views of a scene: what its candidate cameras see, as one file.
+
+Shape suffixes: V views, H rows, W columns.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from r1pipe.errors import DataError, MissingError
+from r1pipe.files import whole
+from r1pipe.params import Render
+from r1pipe.scenes.scene import Scene
+from r1pipe.views.cameras import Cameras
+from r1pipe.views.placement import candidates
+from r1pipe.views.renderer import render
+
+_ARRAYS = ("rgb", "depth", "index", "poses", "intrinsics", "near")
+
+
+@dataclass(frozen=True)
+class Views:
+    """V views of one scene, all rendered from its points."""
+
+    scene_id: str
+    rgb: NDArray[np.uint8]
+    """`(V, H, W, 3)`."""
+
+    depth: NDArray[np.float32]
+    """`(V, H, W)`, metres along forward; 0 where there is nothing."""
+
+    index: NDArray[np.int32]
+    """`(V, H, W)`, the visible point of the scene; -1 where there is nothing."""
+
+    cameras: Cameras
+
+    def save(self, folder: Path) -> None:
+        """Write `<scene_id>.safetensors`."""
+        cameras = self.cameras
+        near_V = np.broadcast_to(cameras.near, len(cameras))
+        values = (self.rgb, self.depth, self.index, cameras.poses, cameras.intrinsics, near_V)
+        arrays = {name: np.ascontiguousarray(value) for name, value in zip(_ARRAYS, values, strict=True)}
+        with whole(folder / f"{self.scene_id}.safetensors") as draft:
+            save_file(arrays, draft)
+
+    @classmethod
+    def load(cls, folder: Path, scene_id: str) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingError: if the folder has no views of this scene.
+            DataError: if the file is damaged.
+        """
+        path = folder / f"{scene_id}.safetensors"
+        if not path.is_file():
+            raise MissingError(f"Expected the views of scene {scene_id} at {path}, found no such file.")
+        try:
+            with safe_open(path, framework="numpy") as file:
+                rgb, depth, index, poses, intrinsics, near = (file.get_tensor(name) for name in _ARRAYS)
+        except SafetensorError as error:
+            raise DataError(f"Expected views in {path}, found a file that safetensors cannot read: {error}.") from None
+        size = (rgb.shape[2], rgb.shape[1])
+        return cls(scene_id, rgb, depth, index, Cameras(poses, intrinsics, size, near))
+
+
+def render_scene(scene: Scene, params: Render, frames: Cameras | None = None) -> Views:
+    """Look at a scene from its candidate cameras; `frames` lend theirs, in the scene's aligned frame."""
+    cameras = candidates(scene, params, frames)
+    rendering = render(scene.xyz, scene.rgb, cameras, radius=params.point_radius)
+    return Views(scene.id, rendering.rgb, rendering.depth, rendering.index, cameras)
