@@ -1,0 +1,138 @@
+"""A scene and its views through the four frozen encoders.
+
+Shape suffixes: V views, P points, O detections.
+"""
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from r1pipe.models.clip import Clip
+from r1pipe.models.depth import DepthEncoder
+from r1pipe.models.features import SceneFeatures
+from r1pipe.models.image import ImageEncoder
+from r1pipe.models.points import PointEncoder
+from r1pipe.models.regions import pool_regions
+from r1pipe.params import Encode
+from r1pipe.progress import track
+from r1pipe.scenes.scene import Scene
+from r1pipe.views.scores import embed_visible, greedy_coverage
+from r1pipe.views.views import Views
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The frozen encoders, and to how many regions a cloud is pooled."""
+
+    clip: Clip
+    image: ImageEncoder
+    depth: DepthEncoder
+    points: PointEncoder
+    num_points: int
+
+    @classmethod
+    def load(cls, folder: Path, params: Encode) -> Self:
+        """The encoders that stage `backbones` wrote: `clip`, `image`, `depth` and `points`.
+
+        Raises:
+            MissingError: if one of them is not there.
+            ModelError: if weights and configuration do not belong together.
+        """
+        clip, image = Clip.load(folder / "clip"), ImageEncoder.load(folder / "image")
+        depth, points = DepthEncoder.load(folder / "depth"), PointEncoder.load(folder / "points")
+        for encoder in (clip, image, depth):
+            encoder.batch_size = params.batch_size
+        return cls(clip, image, depth, points, params.num_points)
+
+    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
+        """Everything that the model will know of a scene; annotations are not looked at.
+
+        Raises:
+            ModelError: if the scene has no points.
+        """
+        cloud = self.points.encode(scene)
+        found = cloud.detections
+        best_O = np.argsort(-found.scores, kind="stable")
+        point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.num_points)
+        with _half_precision():
+            view_features = self.image.encode(views.rgb)
+            depth_features = self.depth.encode(views.rgb)
+            clip_images = self.clip.encode_images(views.rgb)
+            patches_VhwC = self.clip.encode_patches(views.rgb)
+        return SceneFeatures(
+            scene_id=scene.id,
+            object_features=found.features[best_O].astype(np.float32),
+            object_boxes=found.boxes[best_O].astype(np.float32),
+            object_scores=found.scores[best_O].astype(np.float32),
+            object_labels=tuple(found.labels[i] for i in best_O),
+            point_features=point_features,
+            point_xyz=point_xyz,
+            view_features=view_features,
+            depth_features=depth_features,
+            cameras=views.cameras.poses.astype(np.float32),
+            clip_images=clip_images,
+            clip_points=embed_visible(patches_VhwC, views.index, len(scene.xyz)),
+            coverage=greedy_coverage(views.index, len(scene.xyz)),
+        )
+
+
+def _half_precision() -> AbstractContextManager[Any]:
+    """Half precision for the image towers on a GPU; results come back in single precision."""
+    return torch.autocast("cuda", torch.bfloat16) if torch.cuda.is_available() else nullcontext()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Scenes and views in, features out: three folders and what lies between them."""
+
+    encoders: Encoders
+    scenes: Path
+    views: Path
+    features: Path
+
+    def encode(self, scene_id: str) -> None:
+        """Encode one scene, and write its features."""
+        scene, views = Scene.load(self.scenes, scene_id), Views.load(self.views, scene_id)
+        self.encoders.encode(scene, views).save(self.features)
+
+    def run(self, scene_ids: Sequence[str], *, processes: int) -> None:
+        """Encode every scene whose features are not there yet; the files do not depend on `processes`.
+
+        Args:
+            scene_ids: the scenes.
+            processes: workers of one thread each, where there is no GPU; with one, the GPU does the work.
+        """
+        left = [scene_id for scene_id in scene_ids if not (self.features / f"{scene_id}.safetensors").is_file()]
+        with self._mapped(left, 1 if torch.cuda.is_available() else processes) as done:
+            for _ in track(done, "encode", total=len(left)):
+                pass
+
+    @contextmanager
+    def _mapped(self, scene_ids: Sequence[str], processes: int) -> Iterator[Iterator[None]]:
+        """`encode` of every scene, as an iterator that is as long as the scenes."""
+        if processes == 1:
+            yield map(self.encode, scene_ids)
+            return
+        # Forked: weights and imports are shared, not loaded again; safe, because a child runs torch on one thread.
+        context = multiprocessing.get_context("fork")
+        with context.Pool(processes, initializer=_adopt, initargs=(self,)) as pool:
+            yield pool.imap_unordered(_encode, scene_ids, chunksize=1)
+
+
+_jobs: list[Job] = []
+
+
+def _adopt(job: Job) -> None:
+    """Begin a worker."""
+    torch.set_num_threads(1)
+    _jobs[:] = [job]
+
+
+def _encode(scene_id: str) -> None:
+    _jobs[0].encode(scene_id)
