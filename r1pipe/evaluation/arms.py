@@ -1,0 +1,114 @@
+"""The four arms of the experiment, measured alike: SFT, GRPO, the SFT->SFT control, and GRPO that sees nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from r1pipe.evaluation.scoring import measure
+from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
+from r1pipe.files import write_jsonl
+from r1pipe.metrics.intervals import Interval, intervals, mean
+from r1pipe.models.answering import Answerer
+from r1pipe.params import Evaluate, Think
+from r1pipe.response import parse
+
+Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
+"""`{arm: {task: {metric: {"value", "low", "high", "n"}}}}`, 0..100."""
+
+
+class Arm(NamedTuple):
+    """A model under a condition."""
+
+    name: str
+    model: str
+    """Which model answers: `sft`, `grpo` or `control`."""
+
+    blind: bool
+    """Whether every scene is zeroed."""
+
+
+ARMS = (
+    Arm("sft", "sft", False),
+    Arm("grpo", "grpo", False),
+    Arm("blind", "grpo", True),
+    Arm("control", "control", False),
+)
+"""In the order of their runs: neighbours of one model share its loading."""
+
+
+def evaluate(
+    load: Callable[[str], Answerer],
+    asked: Mapping[EvaluatedTask, Questions],
+    features: Features,
+    *,
+    settings: Evaluate,
+    think: Think,
+    seed: int,
+    folder: Path,
+) -> Metrics:
+    """Ask every arm everything, write predictions and references into `folder`, and score them.
+
+    Args:
+        load: the model of a name.
+        asked: the questions by task.
+        features: the scenes by id.
+        settings: batch size, tokens, resamples.
+        think: which tasks reason first.
+        seed: of the bootstrap.
+        folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them.
+    """
+    folder.mkdir(parents=True)
+    for task, questions in asked.items():
+        write_jsonl(folder / f"references-{task}.jsonl", questions.references)
+    metrics: Metrics = {}
+    loaded, answerer = "", None
+    for arm in ARMS:
+        if answerer is None or loaded != arm.model:
+            answerer, loaded = load(arm.model), arm.model
+        metrics[arm.name] = {}
+        for task, questions in asked.items():
+            rows = _ask(answerer, questions, task, features, settings=settings, think=think, blind=arm.blind)
+            write_jsonl(folder / f"{arm.name}-{task}.jsonl", rows)
+            metrics[arm.name][task] = _score(task, rows, questions.references, think, settings.bootstrap, seed)
+    return {name: metrics[name] for name in ("sft", "grpo", "control", "blind")}
+
+
+def _ask(
+    answerer: Answerer,
+    asked: Questions,
+    task: EvaluatedTask,
+    features: Features,
+    *,
+    settings: Evaluate,
+    think: Think,
+    blind: bool,
+) -> list[Row]:
+    """A prediction row a request, each with the completion it was read from."""
+    completions = answerer.complete(
+        asked.requests,
+        think=think,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        blind=blind,
+    )
+    responses = [parse(text, think=think.on(task)) for text in completions]
+    rows = predictions(task, asked, responses, features)
+    return [row | {"completion": text} for row, text in zip(rows, completions, strict=True)]
+
+
+def _score(
+    task: EvaluatedTask, rows: Sequence[Row], references: Sequence[Row], think: Think, resamples: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """The task's metrics, and `format`: the share of completions that follow the grammar."""
+    follows = [parse(row["completion"], think=think.on(task)) is not None for row in rows]
+    form = {"format": mean(np.array(follows, dtype=np.float64))} if rows else {}
+    found: dict[str, Interval] = intervals(measure(task, rows, references), resamples=resamples, seed=seed)
+    found |= intervals(form, resamples=resamples, seed=seed) if form else {}
+    return {name: _rounded(item) for name, item in found.items()}
+
+
+def _rounded(item: Interval) -> dict[str, float]:
+    # Four decimals: what a sum in another order changes stays out of the file.
+    return {"value": round(item.value, 4), "low": round(item.low, 4), "high": round(item.high, 4), "n": item.n}

@@ -1,0 +1,36 @@
+"""What the numbers rest on: protocols, seed, and the hashes of models and data."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from r1pipe.evaluation.protocols import ScoreTask, protocol
+from r1pipe.evaluation.scoring import NO_METEOR
+from r1pipe.files import sha256
+from r1pipe.params import Evaluate
+
+RESAMPLING = (
+    "95 % percentile bootstrap over samples; BLEU is recomputed on each resample, CIDEr is the mean of per-sample "
+    "scores whose document frequencies stay those of all references"
+)
+
+
+def provenance(
+    tasks: Sequence[ScoreTask], models: Mapping[str, Path], samples: Path, settings: Evaluate, seed: int
+) -> dict[str, Any]:
+    """Protocol a task, seed, split, resampling, and SHA-256 of each arm's weights and of the samples.
+
+    Raises:
+        FileNotFoundError: if a file to be hashed is not there.
+    """
+    rules = {task: protocol(task, None) for task in tasks}
+    return {
+        "protocols": {task: {"name": found.name, "rules": found.rules} for task, found in rules.items()},
+        "seed": seed,
+        "split": settings.split,
+        "num_samples": settings.num_samples,
+        "intervals": {"method": RESAMPLING, "resamples": settings.bootstrap},
+        "models": {name: {"sha256": sha256(folder / "model.safetensors")} for name, folder in models.items()},
+        "data": {"samples": samples.name, "sha256": sha256(samples)},
+        "absent": {"meteor": NO_METEOR},
+    }

@@ -1,0 +1,95 @@
+"""The results as a table for the terminal, and what they prove in one sentence."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from rich.table import Table
+
+Metrics = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
+
+
+class Column(NamedTuple):
+    """A headline number."""
+
+    title: str
+    task: str
+    metric: str
+
+
+COLUMNS = (
+    Column("exact match", "qa", "em"),
+    Column("Acc@0.25", "grounding", "acc_25"),
+    Column("Acc@0.5", "grounding", "acc_50"),
+    Column("caption CIDEr@0.5", "captioning", "cider_50"),
+)
+SEEING = ("sft", "grpo")
+"""The arms that must beat the blind one."""
+LEAST_GAP = 20.0
+"""Points of exact match and of Acc@0.25 by which they must."""
+
+
+class Gap(NamedTuple):
+    """By how much an arm beats the blind one."""
+
+    arm: str
+    column: Column
+    points: float
+
+
+def columns(metrics: Metrics) -> list[Column]:
+    """The headline numbers that were measured in every arm."""
+    return [c for c in COLUMNS if all(c.metric in tasks.get(c.task, {}) for tasks in metrics.values())]
+
+
+def cell(found: Mapping[str, float]) -> str:
+    """A number with its 95 % interval and its count.
+
+    >>> cell({"value": 91.25, "low": 88.0, "high": 94.125, "n": 240})
+    '91.2 [88.0, 94.1] n=240'
+    """
+    return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}] n={found['n']}"
+
+
+def results_table(metrics: Metrics) -> Table:
+    """The headline numbers of every arm, with 95 % intervals and counts."""
+    table = Table(title="Results, 0 to 100, with 95 % intervals")
+    table.add_column("arm")
+    shown = columns(metrics)
+    for column in shown:
+        table.add_column(column.title, justify="right")
+    for arm, tasks in metrics.items():
+        table.add_row(arm, *(cell(tasks[column.task][column.metric]) for column in shown))
+    return table
+
+
+def gaps(metrics: Metrics) -> list[Gap]:
+    """How far sft and grpo are above blind, in exact match and Acc@0.25."""
+    proofs = [column for column in columns(metrics) if column.metric in ("em", "acc_25")]
+    return [Gap(arm, c, _value(metrics, arm, c) - _value(metrics, "blind", c)) for arm in SEEING for c in proofs]
+
+
+def _value(metrics: Metrics, arm: str, column: Column) -> float:
+    return float(metrics[arm][column.task][column.metric]["value"])
+
+
+def looks_at_the_scene(metrics: Metrics) -> bool:
+    """Whether every gap to blind is at least `LEAST_GAP` points."""
+    found = gaps(metrics)
+    return bool(found) and all(gap.points >= LEAST_GAP for gap in found)
+
+
+def gaps_sentence(metrics: Metrics) -> str:
+    """What the gaps to blind are, and whether they prove that the model looks at the scene."""
+    found = gaps(metrics)
+    if not found:
+        return "Neither exact match nor Acc@0.25 was measured, so nothing shows whether the model looks at the scene."
+    told = "; ".join(
+        f"{arm} " + ", ".join(f"{gap.points:+.1f} {gap.column.title}" for gap in found if gap.arm == arm)
+        for arm in SEEING
+    )
+    verdict = (
+        f"each at least {LEAST_GAP:.0f} points: the model looks at the scene"
+        if looks_at_the_scene(metrics)
+        else f"not each at least {LEAST_GAP:.0f} points: not proven that the model looks at the scene"
+    )
+    return f"Against blind: {told}; {verdict}."

@@ -1,0 +1,38 @@
+"""Measure SFT, GRPO, the control and the blind arm alike, with intervals (stage `evaluate`)."""
+
+from r1pipe.datasets.sample import Sample
+from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.provenance import provenance
+from r1pipe.evaluation.tasks import questions
+from r1pipe.files import read_models, whole, write_json
+from r1pipe.models.answering import Answerer
+from r1pipe.models.features import SceneFeatures
+from r1pipe.params import Params
+from r1pipe.stages.runner import run
+
+
+def main(params: Params) -> None:
+    """Ask every arm the questions of the split, keep what it said, and score it."""
+    paths, settings = params.paths, params.evaluate
+    source = paths.samples / f"{settings.split}.jsonl"
+    samples = read_models(source, Sample)
+    features = {name: SceneFeatures.load(paths.features, name) for name in sorted({s.scene_id for s in samples})}
+    asked = {task: questions(task, samples, features, settings.num_samples) for task in settings.tasks}
+    models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
+    with whole(paths.predictions) as draft:
+        metrics = evaluate(
+            lambda name: Answerer.load(models[name], features=paths.features, backbones=paths.backbones),
+            asked,
+            features,
+            settings=settings,
+            think=params.think,
+            seed=params.base.seed,
+            folder=draft,
+        )
+    write_json(paths.metrics / "evaluate.json", metrics)
+    facts = provenance(settings.tasks, models, source, settings, params.base.seed)
+    write_json(paths.metrics / "provenance.json", facts)
+
+
+if __name__ == "__main__":
+    run(main)
