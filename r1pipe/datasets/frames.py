@@ -1,7 +1,7 @@
 """The RGB-D frames of a scan, as ScanNet's exporter writes them.
 
-Beside the scan's other files: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera to world, in the
-frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames.
+In the scan's folder, or in `frames/` below it: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera
+to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,14 @@ class Frames(NamedTuple):
     """Depth images; empty where the scan has none."""
 
 
+def _folder(scan: Path) -> Path:
+    """Where the frames of a scan are: the exporter leaves it to its user."""
+    return scan / "frames" if (scan / "frames").is_dir() else scan
+
+
 def frame_numbers(scan: Path) -> list[int]:
     """The frames of a scan that have a colour image and a pose, in order."""
-    stems = [{path.stem for path in (scan / folder).glob("*")} for folder in (COLOUR, POSE)]
+    stems = [{path.stem for path in (_folder(scan) / folder).glob("*")} for folder in (COLOUR, POSE)]
     return sorted(int(stem) for stem in stems[0] & stems[1] if stem.isdecimal())
 
 
@@ -46,10 +51,11 @@ def frame_files(scan: Path, numbers: Sequence[int]) -> list[Path]:
     """The files of these frames, intrinsics first; depth images where there are any."""
     if not numbers:
         return []
-    paths = [scan / INTRINSICS]
+    folder = _folder(scan)
+    paths = [folder / INTRINSICS]
     for number in numbers:
-        paths += [_colour(scan, number), scan / POSE / f"{number}.txt"]
-        depth = scan / DEPTH / f"{number}.png"
+        paths += [_colour(folder, number), folder / POSE / f"{number}.txt"]
+        depth = folder / DEPTH / f"{number}.png"
         paths += [depth] if depth.is_file() else []
     return paths
 
@@ -66,14 +72,14 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
         MissingError: if a frame has no pose, or the scan no intrinsics.
         DataError: if one of these does not hold a matrix, or an image cannot be read.
     """
-    wanted = frame_numbers(scan) if numbers is None else list(numbers)
-    poses = {number: _matrix(scan / POSE / f"{number}.txt") for number in wanted}
+    wanted, folder = frame_numbers(scan) if numbers is None else list(numbers), _folder(scan)
+    poses = {number: _matrix(folder / POSE / f"{number}.txt") for number in wanted}
     kept = [number for number in wanted if np.isfinite(poses[number]).all()]
     if not kept:
         return Frames(np.zeros((0, 4, 4)), np.zeros((0, 3, 3)), (0, 0), (), ())
-    intrinsics_33 = _matrix(scan / INTRINSICS)[:3, :3]
-    colour = tuple(_colour(scan, number) for number in kept)
-    depth = tuple(path for number in kept if (path := scan / DEPTH / f"{number}.png").is_file())
+    intrinsics_33 = _matrix(folder / INTRINSICS)[:3, :3]
+    colour = tuple(_colour(folder, number) for number in kept)
+    depth = tuple(path for number in kept if (path := folder / DEPTH / f"{number}.png").is_file())
     return Frames(
         np.stack([matrix_44 @ poses[number] for number in kept]),
         np.tile(intrinsics_33, (len(kept), 1, 1)),
@@ -83,9 +89,9 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
     )
 
 
-def _colour(scan: Path, number: int) -> Path:
+def _colour(folder: Path, number: int) -> Path:
     """ScanNet writes JPEG; a lossless PNG is taken as well."""
-    png = scan / COLOUR / f"{number}.png"
+    png = folder / COLOUR / f"{number}.png"
     return png if png.is_file() else png.with_suffix(".jpg")
 
 

@@ -130,7 +130,7 @@ def scene_pose(annotation: Annotation, alignment_44: FloatArray, raw_centre: Seq
     raw_13 = np.add([[position.x, position.y, position.z]], raw_centre)
     x, y, z = transform(raw_13, alignment_44)[0].tolist()
     turned = Rotation.from_matrix(alignment_44[:3, :3]) * Rotation.from_quat(quaternion) * _AHEAD
-    return Pose(position=(x, y, z), rotation=tuple(turned.as_quat(canonical=True).tolist()))
+    return Pose(position=(x, y, z), rotation=tuple((turned.as_quat(canonical=True) + 0.0).tolist()))
 
 
 def published_pose(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from r1pipe.datasets.manifest import Kind, build
+from r1pipe.files import whole
 from r1pipe.params import Params
 from r1pipe.procedural import write_rooms
 from r1pipe.stages.runner import run
@@ -11,9 +12,9 @@ from r1pipe.stages.runner import run
 def main(params: Params) -> None:
     """Write the rooms and the manifest."""
     roots: list[tuple[Kind, Path]] = []
-    params.paths.raw.mkdir(parents=True, exist_ok=True)
+    with whole(params.paths.raw) as raw:
+        write_rooms(raw, params.collect, params.base.seed, params.base.threads)
     if any(params.collect.rooms.model_dump().values()):
-        write_rooms(params.paths.raw, params.collect, params.base.seed, params.base.threads)
         roots.append(("procedural", params.paths.raw))
     if params.paths.scannet is not None:
         roots.append(("scannet", params.paths.scannet))
