@@ -13,10 +13,11 @@ from r1pipe.metrics.tokens import tokenize
 
 NUM_CAPTIONS = 5000
 BASELINE_S = {"tokens": 0.5, "BLEU": 0.6, "CIDEr-D": 2.0, "ROUGE-L": 0.5}
-WORDS = (
-    "the a chair table lamp bed sofa desk shelf window door is it stands near next to left of right behind front brown "
-    "white black red large small wooden tall in corner room with and on top isn't there's l-shaped, wall."
-).split()
+TEXT = """
+the a chair table lamp bed sofa desk shelf window door is it stands near next to left of right behind front brown white black
+red large small wooden tall in corner room with and on top isn't there's l-shaped, wall.
+"""
+WORDS = TEXT.split()
 
 Result = TypeVar("Result")
 

@@ -5,6 +5,7 @@ removal of punctuation, on English prose: contractions, possessives, abbreviatio
 """
 
 import re
+from functools import lru_cache
 
 PUNCTUATION = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";")
@@ -48,7 +49,7 @@ _TOKEN = re.compile(
             r"(?P<tag></?[a-z][^<>\s]*>|[#@][a-z]\w*)",
             r"(?P<split>\b(?:cannot|gonna|gotta|wanna|lemme|gimme)\b|'t(?:is|was)\b)",
             rf"(?P<clitic>(?:{_CLITIC})(?!\w))",
-            rf"(?P<abbreviation>\b(?:(?:{_LETTER}\.){{2,}}|ph\.d\.|(?:{_ABBREVIATIONS})\.(?!\w)|{_COUNTED}\.(?=\s*\d)|{_LETTER}\.(?!\w|\.\.)))",
+            rf"(?P<abbreviation>\b(?:(?:{_LETTER}\.){{2,}}|ph\.d\.|(?:{_ABBREVIATIONS})\.(?!\w)|{_COUNTED}\.(?=\d)|{_LETTER}\.(?!\w|\.\.)))",
             r"(?P<clock>\d+(?::\d+)+)",
             r"(?P<number>[-+]?\d*(?:[.,]\d+)+(?!\w)|\d+(?:[.,]\d+)+|(?<!\S)[-+]\d+\b)",
             rf"(?P<stem>{_WORD}?(?=n['`]t(?!\w)))",
@@ -65,6 +66,8 @@ _TOKEN = re.compile(
 )
 """The alternatives in order of precedence; what a later one may match, an earlier one has refused."""
 
+_BEFORE_NUMBER = re.compile(rf"\b({_COUNTED})\.\s+(?=\d)")
+
 
 def tokenize(text: str) -> list[str]:
     """The tokens of one text, lower case, without coco-caption's punctuation.
@@ -72,8 +75,15 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("The chair isn't left-most; it's (almost) next to the table.")
     ['the', 'chair', 'is', "n't", 'left-most', 'it', "'s", '-lrb-', 'almost', '-rrb-', 'next', 'to', 'the', 'table']
     """
-    matches = _TOKEN.finditer(text.lower().translate(_STRAIGHT))
-    return [token for match in matches for token in _written(match) if token not in PUNCTUATION]
+    text = _BEFORE_NUMBER.sub(r"\1.", text.lower().translate(_STRAIGHT))
+    return [token for chunk in text.split() for token in _chunk(chunk)]
+
+
+@lru_cache(maxsize=1 << 16)
+def _chunk(chunk: str) -> tuple[str, ...]:
+    """The tokens between two spaces; words repeat, so most are looked up."""
+    tokens = [token for match in _TOKEN.finditer(chunk) for token in _written(match)]
+    return tuple(token for token in tokens if token not in PUNCTUATION)
 
 
 def _written(match: re.Match[str]) -> list[str]:
