@@ -1,0 +1,1 @@
+"""Annotations of a room, derived from its scene graph and therefore exactly true."""
