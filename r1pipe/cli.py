@@ -1,0 +1,214 @@
+"""The command line: run the pipeline, ask a room, score predictions, see what a machine lacks.
+
+Commands import what they need when they run, so that `--help` is quick.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, get_args
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from r1pipe.errors import DataError, R1Error
+from r1pipe.files import read_json
+from r1pipe.params import Params
+
+app = typer.Typer(
+    help="Train, measure and serve 3D-R1, a vision-language model that reasons about 3D rooms.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+Args = ParamSpec("Args")
+
+
+def in_a_sentence(command: Callable[Args, None]) -> Callable[Args, None]:
+    """The command, whose errors are one sentence on stderr and exit status 1."""
+
+    @wraps(command)
+    def guarded(*args: Args.args, **kwargs: Args.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except R1Error as error:
+            typer.echo(" ".join(str(error).split()), err=True)
+            raise typer.Exit(1) from None
+
+    return guarded
+
+
+@app.command()
+@in_a_sentence
+def run(
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages to bring up to date; all by default.")] = None,
+) -> None:
+    """Bring the pipeline up to date, and show what came out.
+
+    Runs `dvc repro`: what is up to date is not run again, what was interrupted goes on. The exit status is DVC's.
+
+    Example: `r1pipe run`, or `r1pipe run evaluate` for everything up to the scores.
+    """
+    params = Params.load()
+    status = subprocess.run([sys.executable, "-m", "dvc", "repro", *(stages or [])], check=False).returncode
+    console = Console()
+    _show_timings(console, Path(".work/timings.json"))
+    if status == 0:
+        _show_results(console, params)
+    raise typer.Exit(status)
+
+
+def _show_timings(console: Console, path: Path) -> None:
+    """Minutes of each stage's last run."""
+    if not path.is_file():
+        return
+    timings: dict[str, float] = read_json(path)
+    table = Table("stage", "minutes", title="last run of each stage")
+    for stage, seconds in timings.items():
+        table.add_row(stage, f"{seconds / 60:.1f}")
+    table.add_section()
+    table.add_row("all", f"{sum(timings.values()) / 60:.1f}")
+    console.print(table)
+
+
+def _show_results(console: Console, params: Params) -> None:
+    """The scores where there are some, and what to do next."""
+    from r1pipe.evaluation.table import results_table
+
+    scores = params.paths.metrics / "evaluate.json"
+    if scores.is_file():
+        console.print(results_table(read_json(scores)))
+    console.print(f"The report is {params.paths.report}.", markup=False)
+    console.print("To ask the model, run: bentoml serve   (page at http://localhost:3000/ui)", markup=False)
+
+
+@app.command()
+@in_a_sentence
+def ask(
+    scene: Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")],
+    question: Annotated[str, typer.Argument(help="It may name detected objects, `<obj_003>`.")],
+    task: Annotated[
+        str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")
+    ] = "qa",
+    model: Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")] = None,
+    scannet: Annotated[
+        Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Ask the model about a room: its reasoning, answer, boxes and the views it chose.
+
+    Example: `r1pipe ask proc0500_00 "what color is the chair?"`
+
+    Example: `r1pipe ask scan.ply "the chair next to the table." --task grounding --json`
+    """
+    from r1pipe.serving.asking import ask_scene
+
+    answer = ask_scene(Params.load(), scene, question, task=task, model=model, scannet=scannet)
+    if as_json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        _show_answer(answer)
+
+
+def _show_answer(answer: Any) -> None:
+    lines = [Text(answer.thinking, "dim"), Text()] if answer.thinking else []
+    lines.append(Text(answer.answer, "bold"))
+    for thing in answer.objects:
+        box = " ".join(f"{x:.2f}" for x in thing.box)
+        lines.append(Text(f"{thing.id} {thing.label} ({thing.score:.2f}) at {box}", "cyan"))
+    chosen = [view for view in answer.views if view.chosen]
+    lines.append(Text("views " + ", ".join(f"{v.view} (utility {v.utility:.2f})" for v in chosen), "green"))
+    lines += [Text(warning, "yellow") for warning in answer.warnings]
+    title, footer = f"{answer.scene_id}: {answer.question}", f"{answer.model}, {answer.timings['answered']:.2f} s"
+    Console().print(Panel(Text("\n").join(lines), title=Text(title), subtitle=Text(footer)))
+
+
+@app.command()
+@in_a_sentence
+def score(
+    task: Annotated[
+        str, typer.Argument(help="qa, situated, dialogue, planning, grounding, multi-grounding, captioning.")
+    ],
+    predictions: Annotated[Path, typer.Option(help="JSONL, one prediction a line.")],
+    references: Annotated[Path, typer.Option(help="JSONL, one reference a line; the same ids.")],
+    protocol: Annotated[str | None, typer.Option(help="Whose rules apply; the benchmark's by default.")] = None,
+    output: Annotated[Path | None, typer.Option("--json", help="Also write the scores here.")] = None,
+) -> None:
+    """Score anybody's predictions with a benchmark's own rules; prints one JSON object.
+
+    Example: `r1pipe score qa --predictions predictions.jsonl --references references.jsonl`
+    """
+    from r1pipe.evaluation.scoring import run_score
+
+    typer.echo(json.dumps(run_score(_score_task(task), predictions, references, output, protocol), indent=2))
+
+
+def _score_task(task: str) -> Any:
+    from r1pipe.evaluation.protocols import ScoreTask
+
+    if task not in get_args(ScoreTask):
+        raise DataError(f"Expected a task among {', '.join(get_args(ScoreTask))}, found {task!r}.")
+    return task
+
+
+@app.command()
+@in_a_sentence
+def compare(
+    task: Annotated[str, typer.Argument(help="As in `r1pipe score`.")],
+    first: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
+    second: Annotated[Path, typer.Argument(help="Other predictions for the same references.")],
+    references: Annotated[Path, typer.Option(help="JSONL, one reference a line.")],
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples behind the interval.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say whether one prediction file is better than another, with a paired 95 % interval.
+
+    Example: `r1pipe compare qa sft.jsonl grpo.jsonl --references references.jsonl`
+    """
+    from r1pipe.evaluation.scoring import run_compare
+
+    gaps = run_compare(_score_task(task), first, second, references, resamples=resamples, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(gaps, indent=2))
+        return
+    table = Table("metric", first.name, second.name, "difference", "95 % interval", "n")
+    for name, gap in gaps.items():
+        numbers = [f"{gap[key]:.2f}" for key in ("first", "second", "difference")]
+        table.add_row(name, *numbers, f"{gap['low']:.2f} to {gap['high']:.2f}", str(gap["n"]))
+    Console().print(table)
+
+
+@app.command()
+@in_a_sentence
+def doctor() -> None:
+    """Say what this machine can run, and what is missing.
+
+    The exit status is 1 where the `tiny` scale cannot run here.
+
+    Example: `r1pipe doctor`
+    """
+    from r1pipe.doctor import examine
+
+    findings = examine(Path.cwd())
+    table = Table("", "what", "found", "what for", show_lines=False)
+    signs = {"ok": Text("ok", "green"), "missing": Text("missing", "bold red"), "optional": Text("-", "yellow")}
+    for finding in findings:
+        table.add_row(signs[finding.state], finding.what, Text(finding.found), Text(finding.purpose))
+    Console().print(table)
+    missing = [finding.what for finding in findings if finding.state == "missing"]
+    if missing:
+        raise DataError(f"Expected a machine that can run the tiny scale, found it lacks: {', '.join(missing)}.")
+    typer.echo("This machine can run the tiny scale: make run")
+
+
+if __name__ == "__main__":
+    app()

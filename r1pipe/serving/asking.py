@@ -1,0 +1,81 @@
+"""One question from the command line: the same model and the same answer as over HTTP."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from r1pipe.errors import DataError, MissingError
+from r1pipe.files import explain
+from r1pipe.params import Params
+from r1pipe.serving.answer import Answer, Ask
+from r1pipe.serving.scans import read_scan
+from r1pipe.serving.served import ServedModel, Settings, load_encoders
+
+FILES = (".ply", ".npz")
+
+
+def ask_scene(
+    params: Params, scene: str, question: str, *, task: str, model: Path | None = None, scannet: Path | None = None
+) -> Answer:
+    """Ask the repository's model about an encoded room, a ScanNet scan or a file.
+
+    Args:
+        params: the run's parameters; its paths say where model, encoders and rooms are.
+        scene: an id of `paths.features`, the id of a scan below `scannet`, or a path of a `.ply` or `.npz` file.
+        question: it may name detected objects, `<obj_003>`.
+        task: one of `params.Task`.
+        model: a tuned model, instead of `paths.grpo`.
+        scannet: a directory in ScanNet's layout, instead of `paths.scannet`.
+
+    Raises:
+        MissingError: if there is no such room, scan or file, or no model yet.
+        DataError: if the scan or the question is not what it should be.
+    """
+    try:
+        ask = Ask.model_validate({"scene_id": scene, "question": question, "task": task})
+    except ValidationError as error:
+        raise DataError(f"Expected a question: {explain(error)}.") from None
+    scan = find_scan(scene, params.paths.features, scannet or params.paths.scannet)
+    served = load(params, model or params.paths.grpo)
+    if scan is not None:
+        read = read_scan(scan, voxel_size=params.prepare.voxel_size)
+        ask = ask.model_copy(update={"scene_id": served.add_scene(read)})
+    return served.answer(ask)
+
+
+def find_scan(scene: str, features: Path, scannet: Path | None) -> Path | None:
+    """The file or scan folder that `scene` names, or None where it is already encoded.
+
+    Raises:
+        MissingError: if it is neither.
+    """
+    if Path(scene).suffix.lower() in FILES:
+        return Path(scene)
+    if Path(scene).name == scene and (features / f"{scene}.safetensors").is_file():
+        return None
+    if scannet is not None and Path(scene).name == scene and (scannet / "scans" / scene).is_dir():
+        return scannet / "scans" / scene
+    places = f"{features}" if scannet is None else f"{features} or {scannet / 'scans'}"
+    raise MissingError(f"Expected a room of {places}, or a file {' or '.join(FILES)}, found {scene!r}.")
+
+
+def load(params: Params, model: Path) -> ServedModel:
+    """The repository's model.
+
+    Raises:
+        MissingError: if it was not trained yet.
+    """
+    for folder in (model, params.paths.backbones):
+        if not folder.is_dir():
+            raise MissingError(f"Expected a model at {folder}, found none; `r1pipe run` trains it.")
+    from r1pipe.models.answering import Answerer
+
+    return ServedModel(
+        Answerer.load(model, features=params.paths.features, backbones=params.paths.backbones),
+        Settings.of(params),
+        name=str(model),
+        lineage={},
+        scenes=params.paths.scenes,
+        views=params.paths.views,
+        encoders=lambda: load_encoders(params.paths.backbones, params.encode),
+    )

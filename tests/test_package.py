@@ -1,0 +1,116 @@
+"""The package: what goes in, the same bytes for the same content, and a Bento that BentoML can read."""
+
+import json
+import os
+import shutil
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from r1pipe.errors import MissingError
+from r1pipe.files import sha256, write_json, write_text
+from r1pipe.params import Params
+from r1pipe.serving.bundle import Bundle, unpack
+from r1pipe.serving.lineage import results, stages
+from r1pipe.serving.package import content_hash, package, write_archive
+from tests.tiny_serving import SCENE, write_room
+
+ROOT = Path(__file__).parents[1]
+SCORES = {"grpo": {"qa": {"em": {"value": 61.25, "low": 50.0, "high": 70.0, "n": 40}}}, "blind": {}}
+
+
+def run_folder(root: Path, params: Params) -> Params:
+    """What the stages before `package` leave, and parameters whose paths point there."""
+    write_room(root, params)
+    for name in ("models/grpo/config.json", "models/backbones/clip/config.json", "reports/index.html"):
+        write_text(root / name, "{}")
+    write_json(root / "reports/metrics/evaluate.json", SCORES)
+    paths = {name: path and root / path for name, path in params.paths.model_dump().items()}
+    return params.model_copy(update={"paths": params.paths.model_copy(update=paths)})
+
+
+@pytest.fixture(scope="module")
+def packaged(tmp_path_factory):
+    """Two packages of the same content, made at the same time in two places."""
+    params, home = Params.load(ROOT / "params.yaml"), tmp_path_factory.mktemp("home")
+    shutil.copytree(ROOT / "r1pipe", home / "r1pipe")
+    for name in ("params.yaml", "requirements.lock", "bentofile.yaml"):
+        shutil.copyfile(ROOT / name, home / name)
+    roots = [tmp_path_factory.mktemp(name) for name in ("first", "second")]
+
+    def make(root):
+        run = run_folder(root, params)
+        package(run, [SCENE], home=home, work=root / "work")
+        return run.paths.bento
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(make, roots))
+
+
+def test_two_packages_of_the_same_content_have_the_same_bytes(packaged):
+    first, second = packaged
+    assert sha256(first) == sha256(second)
+
+
+def test_a_package_holds_the_model_its_card_and_its_lineage(packaged, tmp_path):
+    bundle = Bundle(unpack(packaged[0], tmp_path) / "src")
+    lineage = bundle.lineage()
+    assert (bundle.features / f"{SCENE}.safetensors").is_file()
+    assert (bundle.features / "texts/texts.json").is_file()
+    assert (bundle.scenes / f"{SCENE}.safetensors").is_file()
+    assert (bundle.root / "r1pipe/serving/service.py").is_file()
+    assert Params.load(bundle.params) == Params.load(ROOT / "params.yaml")
+    assert lineage["model"] == {"config.json": sha256(bundle.model / "config.json")}
+    assert lineage["metrics"] == SCORES
+    card = bundle.card.read_text()
+    assert f"# r1:{lineage['version']}" in card
+    assert "| qa | em | 61.2 (50.0 to 70.0) |  |" in card
+    assert (bundle.root.parent / "README.md").read_text() == card
+
+
+def test_a_package_holds_no_path_of_this_machine(packaged, tmp_path):
+    folder = unpack(packaged[0], tmp_path)
+    ours = [path for path in folder.rglob("*") if path.is_file() and "r1pipe" not in path.parts]
+    assert [path for path in ours if str(ROOT).encode() in path.read_bytes()] == []
+    assert "__pycache__" not in {path.name for path in folder.rglob("*")}
+
+
+def test_work_in_progress_goes_when_the_package_is_whole(packaged):
+    assert not (packaged[0].parents[1] / "work").exists()
+
+
+def test_a_missing_input_stops_the_package_with_its_path(tmp_path):
+    params = run_folder(tmp_path, Params.load(ROOT / "params.yaml"))
+    with pytest.raises(MissingError, match="room9999"):
+        package(params, ["room9999"], home=ROOT, work=tmp_path / "work")
+    assert not params.paths.bento.exists()
+
+
+def test_an_archive_depends_on_paths_and_contents_alone(tmp_path):
+    digests = []
+    for i, order in enumerate((("a", "b"), ("b", "a"))):
+        folder = tmp_path / str(i)
+        for name in order:
+            write_text(folder / name, name)
+            os.utime(folder / name, (time.time() - i * 1000, i))
+        write_archive(folder, tmp_path / f"{i}.tar")
+        digests.append((content_hash(folder), sha256(tmp_path / f"{i}.tar")))
+    assert digests[0] == digests[1]
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        assert [(entry.name, entry.uid, entry.mtime) for entry in tar] == [("a", 0, 0), ("b", 0, 0)]
+
+
+def test_the_lineage_lists_every_stage_but_its_own(tmp_path):
+    lock = tmp_path / "dvc.lock"
+    out = {"path": "models/bento.tar", "md5": "1"}
+    deps = [{"path": "data/cot", "md5": "2"}]
+    lock.write_text(json.dumps({"stages": {"package": {"outs": [out]}, "sft": {"cmd": "x", "deps": deps}}}))
+    assert stages(lock, but=Path("models/bento.tar")) == {"sft": {"data/cot": "2"}}
+    assert stages(tmp_path / "none", but=Path("models/bento.tar")) == {}
+
+
+def test_results_are_a_table_with_a_column_an_arm():
+    assert results(SCORES).splitlines()[0] == "| task | metric | grpo | blind |"

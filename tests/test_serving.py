@@ -1,0 +1,246 @@
+"""The HTTP API answers about rooms known and uploaded, and refuses everything else in one sentence."""
+
+import io
+import json
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from r1pipe.errors import DataError, MissingError
+from r1pipe.geometry import Box, iou
+from r1pipe.serving import api, figures, page, scans
+from r1pipe.serving.answer import Answer, Ask
+from r1pipe.serving.bundle import LINEAGE, find, unpack
+from r1pipe.serving.served import MAX_UPLOADS
+from tests.tiny_serving import QUESTIONS, SCENE, scene, served_model
+
+ASK = {"scene_id": SCENE, "question": QUESTIONS[0]}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return served_model(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    app = api.create_app()
+    api.attach(app, served)
+    return TestClient(app)
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def cloud(num_points=2000):
+    room = scene(num_points=num_points)
+    return npz(xyz=room.xyz, rgb=room.rgb)
+
+
+def ply(header="", body=b""):
+    head = "ply\nformat binary_little_endian 1.0\n" + header + "end_header\n"
+    return head.encode() + body
+
+
+def test_an_answer_carries_reasoning_boxes_views_and_timings(client, served):
+    response = client.post("/answer", json=ASK)
+    answer = response.json()
+    assert response.status_code == 200, answer
+    assert (answer["thinking"], answer["answer"]) == ("the chair <obj_002> is red.", "red <obj_001>")
+    assert iou(answer["boxes"], served.features(SCENE).object_boxes[1:2]).item() == pytest.approx(1)
+    assert [thing["id"] for thing in answer["objects"]] == ["<obj_002>", "<obj_001>"]
+    assert sum(view["chosen"] for view in answer["views"]) == 2
+    assert np.shape(answer["views"][0]["camera"]) == (4, 4)
+    assert answer["warnings"] == []
+    assert set(answer["timings"]) == {"waited", "answered", "looked"}
+
+
+def test_what_the_model_was_not_trained_for_is_said(client):
+    answer = client.post("/answer", json=ASK | {"task": "planning"}).json()
+    assert any("not for planning" in warning for warning in answer["warnings"])
+    assert any("grammar" in warning for warning in answer["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "task"),
+    [
+        ("/describe", {"scene_id": SCENE}, "description"),
+        ("/locate", {"scene_id": SCENE, "question": "the chair."}, "grounding"),
+        ("/caption", {"scene_id": SCENE, "object": 2}, "captioning"),
+        ("/chat", ASK | {"history": [QUESTIONS[0], "red"]}, "dialogue"),
+        ("/plan", ASK, "planning"),
+        ("/answer", ASK | {"pose": {"position": [0, 0, 0], "rotation": [0, 0, 0, 1]}}, "situated"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_verb_is_an_answer_of_its_task(client, path, body, task):
+    response = client.post(path, json=body)
+    assert response.status_code == 200, response.text
+    assert response.json()["task"] == task
+
+
+def test_scenes_and_the_model_are_listed(client):
+    assert client.get("/scenes").json()[0] == {"scene_id": SCENE, "num_objects": 5, "uploaded": False}
+    assert client.get("/model").json() == {"model": "r1:test", "lineage": {"name": "r1"}}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (ASK | {"scene_id": "scene9999_00"}, 404, "'scene9999_00'"),
+        (ASK | {"scene_id": "../../etc/passwd"}, 404, "known scenes"),
+        (ASK | {"question": ""}, 422, "question"),
+        (ASK | {"task": "cooking"}, 422, "task"),
+        (ASK | {"colour": 1}, 422, "colour"),
+        (ASK | {"question": "describe <obj_099>."}, 422, "<obj_099>"),
+        (ASK | {"history": ["hello"]}, 422, "turns"),
+        ([1], 422, "question"),
+    ],
+    ids=[
+        "unknown scene",
+        "path as scene",
+        "empty",
+        "unknown task",
+        "unknown key",
+        "unknown object",
+        "half a turn",
+        "list",
+    ],
+)
+def test_a_bad_question_is_refused_in_a_sentence(client, body, status, words):
+    response = client.post("/answer", json=body)
+    assert response.status_code == status
+    assert words in response.json()["detail"]
+    assert response.json()["detail"].endswith(".")
+
+
+def test_a_body_that_is_no_json_is_refused(client):
+    response = client.post("/answer", content=b"{")
+    assert (response.status_code, response.json()["detail"][:13]) == (422, "Expected JSON")
+
+
+def test_an_uploaded_scan_is_answered_about(client):
+    response = client.post("/answer", files={"scene": ("room.npz", cloud())}, data={"question": QUESTIONS[0]})
+    assert response.status_code == 200, response.text
+    scene_id = response.json()["scene_id"]
+    assert scene_id.startswith("scan-")
+    assert {"scene_id": scene_id, "num_objects": 5, "uploaded": True} in client.get("/scenes").json()
+    assert client.post("/answer", json=ASK | {"scene_id": scene_id}).status_code == 200
+
+
+VERTEX = "".join(f"property float {n}\n" for n in "xyz") + "".join(
+    f"property uchar {n}\n" for n in ("red", "green", "blue")
+)
+BAD_SCANS = {
+    "another kind": ("room.obj", b"o room", ".ply or .npz"),
+    "no header": ("room.ply", b"solid", "PLY header"),
+    "more vertices than bytes": ("room.ply", ply(f"element vertex 4000000000\n{VERTEX}"), "bytes"),
+    "no archive": ("room.npz", b"zip?", "NumPy archive"),
+    "no colours": ("room.npz", npz(xyz=np.zeros((200, 3))), "xyz and rgb"),
+    "pickled": ("room.npz", npz(xyz=np.array([{}] * 3, object), rgb=np.zeros((3, 3))), "shape (P, 3)"),
+    "millimetres": ("room.npz", npz(xyz=np.random.default_rng(0).uniform(0, 4000, (200, 3)), rgb=np.zeros((200, 3))), "metres"),
+    "infinite": ("room.npz", npz(xyz=np.full((200, 3), np.inf), rgb=np.zeros((200, 3))), "finite"),
+    "five points": ("room.npz", npz(xyz=np.zeros((5, 3)), rgb=np.zeros((5, 3))), "points"),
+    "colours of 16 bits": ("room.npz", npz(xyz=scene().xyz, rgb=np.full((3000, 3), 65535)), "0..255"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_SCANS)
+def test_a_bad_scan_is_refused_in_a_sentence(client, name):
+    filename, content, words = BAD_SCANS[name]
+    response = client.post("/answer", files={"scene": (filename, content)}, data={"question": QUESTIONS[0]})
+    assert response.status_code == 422
+    assert words in response.json()["detail"]
+    assert "/tmp" not in response.json()["detail"]
+
+
+def test_an_array_that_promises_more_than_its_file_is_refused_before_memory_is_taken(client):
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (400000000000, 3), }".ljust(117) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("xyz.npy", member)
+        archive.writestr("rgb.npy", member)
+    with pytest.raises(DataError, match="at most 5,000,000"):
+        scans.decode_scan(file.getvalue(), "room.npz", voxel_size=0.02)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["declared", "chunked"])
+def test_a_request_that_is_too_large_is_refused(client, chunked):
+    body = json.dumps(ASK | {"history": ["x" * api.MAX_JSON_BYTES, ""]}).encode()
+    content = iter([body[: len(body) // 2], body[len(body) // 2 :]]) if chunked else body
+    response = client.post("/answer", content=content, headers={"content-type": "application/json"})
+    assert response.status_code == 413
+    assert "1,000,000 bytes" in response.json()["detail"]
+
+
+def test_a_model_that_is_still_loading_says_so():
+    assert TestClient(api.create_app()).get("/scenes").status_code == 503
+
+
+def test_old_uploads_are_forgotten(tmp_path):
+    served = served_model(tmp_path)
+    ids = [served.add(cloud(500 + i), "room.npz") for i in range(MAX_UPLOADS + 1)]
+    assert served.scene_ids() == [SCENE, *ids[1:]]
+    with pytest.raises(MissingError, match=ids[0]):
+        served.answer(Ask(scene_id=ids[0], question=QUESTIONS[0]))
+
+
+def test_a_stream_grows_and_ends_with_the_answer(served):
+    *parts, last = served.stream(Ask(scene_id=SCENE, question=QUESTIONS[0]))
+    assert [len(part) for part in parts] == sorted(len(part) for part in parts)
+    assert isinstance(last, Answer)
+
+
+def test_the_page_is_served_and_shows_an_answer(served):
+    app = api.create_app()
+    page.mount(app, lambda: api.attached(app))
+    api.attach(app, served)
+    with TestClient(app) as client:
+        assert client.get("/ui/").status_code == 200
+    *_, shown = page._ask(lambda: served, SCENE, "qa", QUESTIONS[0])
+    thinking, answer, _, picture, objects, gallery, scores = shown
+    assert (thinking, answer) == ("the chair <obj_002> is red.", "red <obj_001>")
+    assert [trace.name for trace in picture.data[1:]] == ["<obj_002> chair", "<obj_001> chair"]
+    assert (len(objects), len(gallery), len(scores)) == (2, 2, len(served.room(SCENE).views.cameras))
+    assert gallery[0][0].shape == (240, 320, 3)
+    assert gallery[0][0].any()
+
+
+def test_a_box_is_drawn_with_twelve_edges():
+    box = Box(0, 0, 0, 1, 2, 3)
+    drawn = figures.room(scene(), [figures.Mark("box", box, answer=True)]).data[1]
+    assert np.isfinite(drawn.x).sum() == 24
+    assert np.nanmax(drawn.z) == box.high[2]
+
+
+def archive(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_the_packaged_model_is_found_unpacked_and_within_a_bento(tmp_path):
+    (tmp_path / "models").mkdir()
+    archive(tmp_path / "models/bento.tar", {f"src/{LINEAGE}": b"{}", "bento.yaml": b""})
+    bundle = find(tmp_path)
+    assert bundle.lineage() == {}
+    assert find(bundle.root) == bundle
+    with pytest.raises(MissingError, match="make run"):
+        find(tmp_path / "models")
+
+
+def test_an_archive_that_leads_outside_is_refused(tmp_path):
+    path = archive(tmp_path / "bento.tar", {"../outside": b""})
+    with pytest.raises(DataError, match="does not unpack"):
+        unpack(path, tmp_path / "work")
+    assert not (tmp_path / "outside").exists()
