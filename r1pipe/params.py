@@ -127,12 +127,24 @@ class Render(Section):
     """Half-width of a splat, pixels."""
 
 
-class ClipBackbone(Section):
-    """CLIP, through open_clip."""
+class Backbone(Section):
+    """A frozen encoder: trained here on rendered views, or loaded by name."""
 
     source: Literal["train", "load"]
     model: str | None
-    """open_clip's model name where `source` is `load`."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.source == "load" and self.model is None:
+            raise ValueError("source load needs a model by name or path")
+        return self
+
+
+class ClipBackbone(Backbone):
+    """CLIP, through open_clip."""
+
+    model: str | None
+    """open_clip's model name, or `local-dir:` and a folder, where `source` is `load`."""
 
     pretrained: str | None
     """open_clip's tag or a local file where `source` is `load`."""
@@ -149,10 +161,9 @@ class ClipBackbone(Section):
     learning_rate: Positive
 
 
-class ImageBackbone(Section):
+class ImageBackbone(Backbone):
     """SigLIP-2's vision tower, through transformers."""
 
-    source: Literal["train", "load"]
     model: str | None
     """Hub id or local path where `source` is `load`."""
 
@@ -165,11 +176,12 @@ class ImageBackbone(Section):
     learning_rate: Positive
 
 
-class DepthBackbone(Section):
+class DepthBackbone(Backbone):
     """Depth-Anything v2, through transformers."""
 
-    source: Literal["train", "load"]
     model: str | None
+    """Hub id or local path where `source` is `load`."""
+
     revision: str | None
     hidden_size: Count
     layers: Count
@@ -199,13 +211,27 @@ class PointsBackbone(Section):
     batch_size: Count
     """Scenes a step."""
 
+    drop_path: Share
+    """Share of rows whose branch is dropped in the deepest block."""
+
     learning_rate: Positive
 
 
 class Detector(Section):
-    """From points to boxes."""
+    """From voxels that vote to boxes."""
 
-    min_points: Count
+    classes: Literal["label", "nyu40"]
+    """What a class is: a raw label, or a NYU40 class."""
+
+    min_class_scenes: Count
+    """A class has to occur in so many train scenes; rarer ones are no class."""
+
+    group_iou: Share
+    """A voxel joins an object whose box its own vote overlaps at least so much."""
+
+    min_voxels: Count
+    """Voxels of an object, at least."""
+
     score_threshold: Share
     nms_iou: Share
 
@@ -240,13 +266,40 @@ class Faults(Section):
     consistency: Share
 
 
+class Gemini(Section):
+    """The teacher `gemini`, through google-genai; its key is in the environment, `GEMINI_API_KEY`."""
+
+    model: str
+    temperature: NonNegative
+    thinking_budget: Annotated[int, Field(ge=-1)]
+    """Tokens of the service's own thinking; -1 leaves the number to it."""
+
+    max_output_tokens: Count
+    base_url: str | None
+    """Another server that speaks its REST API; null for Google's."""
+
+    ledger: Path
+    """A SQLite file with every request and reply; no output of DVC's, because it is paid for."""
+
+
 class Synthesize(Section):
     """Stage `synthesize`."""
 
     teacher: Literal["scripted", "gemini", "replay"]
     faults: Faults
+    gemini: Gemini
+    replay: Path | None
+    """The JSONL file that the teacher `replay` repeats: `scene_id`, `question`, `cot`."""
+
     concurrency: Count
     """Requests in flight at once."""
+
+    @model_validator(mode="after")
+    def _replay_has_a_file(self) -> Self:
+        """Refuse a teacher that has nothing to repeat."""
+        if self.teacher == "replay" and self.replay is None:
+            raise ValueError("teacher replay needs a file under synthesize.replay")
+        return self
 
 
 class Filters(Section):
@@ -396,7 +449,11 @@ class Report(Section):
 class Package(Section):
     """Stage `package`."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+    """What the Bento is called."""
+
+    num_rooms: Count
+    """Rooms of the evaluated split that travel with the model, the first by id."""
 
 
 class Params(Section):

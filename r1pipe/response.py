@@ -4,16 +4,14 @@ The one parser; format reward, evaluation and serving all ask it. It knows nothi
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from r1pipe.geometry import Box
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-_PART = r"((?:(?!</?think>|</?answer>).)*\S(?:(?!</?think>|</?answer>).)*)"
-_THOUGHT = re.compile(rf"\s*<think>{_PART}</think>\s*<answer>{_PART}</answer>\s*", re.DOTALL)
-_ANSWER = re.compile(rf"\s*<answer>{_PART}</answer>\s*", re.DOTALL)
 _IDENTIFIER = re.compile(r"<obj_(\d{3})>")
+_LIST = re.compile(r"<obj_\d{3}>(?:\s*<obj_\d{3}>)*")
 _NUMBER = r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*"
 _BOX = re.compile(rf"<box>{','.join([_NUMBER] * 6)}</box>")
 
@@ -35,13 +33,25 @@ def parse(text: str, *, think: bool) -> Response | None:
     >>> parse("<think></think><answer>red</answer>", think=True) is None
     True
     """
-    if any(text.count(tag) > 1 for tag in TAGS):
+    tags = TAGS if think else TAGS[2:]
+    if any(text.count(tag) != (tag in tags) for tag in TAGS):
         return None
-    match = (_THOUGHT if think else _ANSWER).fullmatch(text)
-    if match is None:
+    # Each tag stands once, so splitting at them in order gives every part; linear in the length of the text.
+    parts, rest = [], text
+    for tag in tags:
+        part, found, rest = rest.partition(tag)
+        if not found:
+            return None
+        parts.append(part.strip())
+    if rest.strip() or any(parts[::2]) or not all(parts[1::2]):
         return None
-    *thinking, answer = (part.strip() for part in match.groups())
+    *thinking, answer = map(_spaced, parts[1::2])
     return Response(thinking[0] if thinking else "", answer)
+
+
+def _spaced(text: str) -> str:
+    """The text with one space around each identifier: tokenizers do not keep them."""
+    return re.sub(r"\s+", " ", _IDENTIFIER.sub(r" \g<0> ", text)).strip()
 
 
 def compose(thinking: str, answer: str) -> str:
@@ -74,7 +84,15 @@ def answer_boxes(answer: str, objects: Mapping[str, Sequence[float]]) -> list[Bo
 
 
 def rename(text: str, names: Mapping[int, int]) -> str | None:
-    """The text with each object's number replaced, or None where one has no new number."""
-    if any(index not in names for index in identifiers(text)):
+    """The text with each object's number replaced, or None where two objects would have one number, or one none.
+
+    A run of identifiers is a list, which has no order of its own: it is put in ascending order.
+    """
+    used = [names.get(index) for index in identifiers(text)]
+    if None in used or len(set(used)) < len(used):
         return None
-    return _IDENTIFIER.sub(lambda match: identifier(names[int(match[1])]), text)
+    return _LIST.sub(lambda match: _ascending(names[index] for index in identifiers(match[0])), text)
+
+
+def _ascending(indices: Iterable[int]) -> str:
+    return " ".join(map(identifier, sorted(indices)))

@@ -1,1 +1,7 @@
-"""One completion to one number, or None where the reward does not apply."""
+"""What a completion is worth: one number, or None where the reward does not apply. TRL calls these as they are."""
+
+from r1pipe.rewards.format import format_reward
+from r1pipe.rewards.perception import perception_reward
+from r1pipe.rewards.semantic import SemanticReward
+
+__all__ = ["SemanticReward", "format_reward", "perception_reward"]

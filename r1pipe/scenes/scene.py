@@ -4,9 +4,11 @@ Shape suffixes: P points. Frame: metres, z up, axis-aligned.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,19 +93,38 @@ class Scene:
             MissingError: if the folder has no such scene.
             DataError: if the file is damaged.
         """
-        path = folder / f"{scene_id}.safetensors"
-        if not path.is_file():
-            raise MissingError(f"Expected scene {scene_id} at {path}, found no such file.")
-        try:
-            with safe_open(path, framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in ("xyz", "rgb", "instance")}
-                rows = json.loads(file.metadata()["objects"])
-        except SafetensorError as error:
-            raise DataError(
-                f"Expected a scene in {path}, found a file that safetensors cannot read: {error}."
-            ) from None
-        objects = tuple(SceneObject(number, label, nyu40, Box(*box)) for number, label, nyu40, box in rows)
-        return cls(scene_id, objects=objects, **arrays)
+        with _open(folder, scene_id) as file:
+            arrays = {name: file.get_tensor(name) for name in ("xyz", "rgb", "instance")}
+            return cls(scene_id, objects=_objects(file), **arrays)
+
+
+@contextmanager
+def _open(folder: Path, scene_id: str) -> Iterator[Any]:
+    """A scene's file, open; damage found on the way is a DataError."""
+    path = folder / f"{scene_id}.safetensors"
+    if not path.is_file():
+        raise MissingError(f"Expected scene {scene_id} at {path}, found no such file.")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except SafetensorError as error:
+        raise DataError(f"Expected a scene in {path}, found a file that safetensors cannot read: {error}.") from None
+
+
+def _objects(file: Any) -> tuple[SceneObject, ...]:
+    """The objects in a file's header."""
+    rows = json.loads(file.metadata()["objects"])
+    return tuple(SceneObject(number, label, nyu40, Box(*box)) for number, label, nyu40, box in rows)
+
+
+def load_objects(folder: Path, scene_id: str) -> tuple[SceneObject, ...]:
+    """The objects of a saved scene, without its points.
+
+    Raises:
+        MissingError: if the folder has no such scene.
+    """
+    with _open(folder, scene_id) as file:
+        return _objects(file)
 
 
 def scene_ids(folder: Path) -> list[str]:

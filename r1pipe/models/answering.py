@@ -1,0 +1,135 @@
+"""Questions in, raw completions out: the trained model with its processor, for evaluation and serving alike."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple, Self
+
+import torch
+from transformers import TextIteratorStreamer
+
+from r1pipe.models.clip import Clip
+from r1pipe.models.features import SceneFeatures
+from r1pipe.models.prompts import Request, messages, with_scene
+from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, scene_reference
+from r1pipe.models.store import FeatureStore
+from r1pipe.params import Think
+from r1pipe.progress import track
+
+__all__ = ["Answerer", "Request", "ViewChoice"]
+
+
+class ViewChoice(NamedTuple):
+    """A candidate view, its scores for a question, and whether the model looks at it."""
+
+    view: int
+    chosen: bool
+    text3d: float
+    image3d: float
+    clip: float
+    utility: float
+
+
+class Answerer:
+    """A model that answers questions about the scenes of a store."""
+
+    def __init__(self, model: R1ForConditionalGeneration, processor: R1Processor, store: FeatureStore) -> None:
+        self.model, self.processor, self.store = model.eval(), processor, store
+
+    @classmethod
+    def load(cls, model: Path, *, features: Path, backbones: Path) -> Self:
+        """The model of a folder, on CUDA where there is one.
+
+        Raises:
+            MissingError: if one of the folders does not hold what its stage writes.
+        """
+        store = FeatureStore.load(features, Clip.load(backbones / "clip"))
+        processor = R1Processor.load(model, store)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(R1ForConditionalGeneration.from_pretrained(model).to(device), processor, store)
+
+    @property
+    def scene_ids(self) -> list[str]:
+        """The scenes that can be asked about."""
+        return self.store.scene_ids
+
+    def features(self, scene_id: str) -> SceneFeatures:
+        """The encoders' view of a scene."""
+        return self.store.features(scene_id)
+
+    def add(self, features: SceneFeatures) -> None:
+        """Make another scene askable."""
+        self.store.add(features)
+
+    def remove(self, scene_id: str) -> None:
+        """Forget a scene that `add` brought."""
+        self.store.remove(scene_id)
+
+    @torch.inference_mode()
+    def complete(
+        self, requests: Sequence[Request], *, think: Think, max_new_tokens: int, batch_size: int, blind: bool = False
+    ) -> list[str]:
+        """One greedy completion a request, in order, to be read by `response.parse`.
+
+        Args:
+            requests: the questions.
+            think: which tasks reason first.
+            max_new_tokens: tokens a completion, at most.
+            batch_size: questions a forward pass.
+            blind: zero every scene pack: what the model says without looking.
+        """
+        # Questions of one length share a batch, so that little is padding.
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].task, len(requests[i].question), i))
+        completions = [""] * len(requests)
+        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        for batch in track(batches, "answering"):
+            inputs = self._inputs([requests[i] for i in batch], think, blind=blind)
+            tokens = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._without_scene()
+            )
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            for i, text in zip(
+                batch, self.processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+            ):
+                completions[i] = text
+        return completions
+
+    def stream(self, request: Request, *, think: Think, max_new_tokens: int) -> Iterator[str]:
+        """The pieces of one completion as they come."""
+        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        inputs = self._inputs([request], think, blind=False)
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": streamer} | self._without_scene()
+        worker = Thread(target=self.model.generate, kwargs={**inputs, **options})
+        worker.start()
+        yield from streamer
+        worker.join()
+
+    @torch.inference_mode()
+    def views(self, request: Request) -> list[ViewChoice]:
+        """Every candidate view of the request's scene, with scores, in the candidates' order."""
+        features = self.features(request.scene_id)
+        selector = self.model.model.view_selector
+        scores_V3 = torch.from_numpy(self.store.view_scores(request.scene_id, request.question)).to(self.model.device)
+        cameras = torch.from_numpy(features.cameras).to(self.model.device)
+        cameras_V6 = torch.cat([cameras[:, :3, 3], cameras[:, :3, 2]], dim=1)
+        utility_V = selector.utility(scores_V3[None], cameras_V6[None])[0]
+        kept = set(utility_V.topk(selector.num_kept).indices.tolist())
+        rows = zip(scores_V3.tolist(), utility_V.tolist(), strict=True)
+        return [
+            ViewChoice(view, view in kept, text3d, image3d, clip, utility)
+            for view, ((text3d, image3d, clip), utility) in enumerate(rows)
+        ]
+
+    def _inputs(self, requests: Sequence[Request], think: Think, *, blind: bool) -> dict[str, Any]:
+        """The model's inputs, on its device."""
+        conversations = [with_scene(messages(request, think)) for request in requests]
+        texts = self.processor.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
+        scenes = [scene_reference(request.scene_id, request.question) for request in requests]
+        inputs = self.processor(images=scenes, text=texts, padding=True, return_tensors="pt").to(self.model.device)
+        if blind:
+            inputs["pixel_values"] = torch.zeros_like(inputs["pixel_values"])
+        return dict(inputs)
+
+    def _without_scene(self) -> dict[str, Any]:
+        """The scene's placeholder is an input, never something to say."""
+        return {"suppress_tokens": [self.model.config.image_token_id]}

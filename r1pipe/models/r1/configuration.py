@@ -1,0 +1,77 @@
+"""The shape of 3D-R1: its language model, and the fixed counts and widths of a scene pack."""
+
+from typing import Any, ClassVar, Literal
+
+from transformers import AutoConfig, PretrainedConfig, Qwen2Config
+
+from r1pipe.errors import ModelError
+
+ViewStrategy = Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
+
+
+class R1Config(PretrainedConfig):
+    """Counts are tokens of a scene; widths are the encoders' own.
+
+    Args:
+        text_config: the language model's configuration, as an object or as its dictionary.
+        num_objects: detected objects a scene, at most; each has an identifier token `<obj_000>`.
+        first_object_id: token id of `<obj_000>`; the others follow it.
+        object_width: width of an object's features.
+        num_points: regions that a cloud is pooled to.
+        point_width: width of a region's features.
+        num_candidates: candidate views a scene.
+        num_views: views that the selector keeps.
+        view_width: width of a view's image features.
+        depth_width: width of a view's depth features.
+        view_strategy: how views are chosen; `learnt` is the paper's.
+        view_temperature: softness of the straight-through gradient of the choice.
+        view_weight_pull: strength of the L2 term that pulls w_t to 0.3.
+        num_bands: octaves of the Fourier features of a position.
+        image_token_id: the placeholder of a scene token; TRL reads it under this name.
+    """
+
+    model_type = "r1pipe_r1"
+    sub_configs: ClassVar[dict[str, type]] = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config: PretrainedConfig | dict[str, Any] | None = None,
+        *,
+        num_objects: int = 24,
+        first_object_id: int = 0,
+        object_width: int = 64,
+        num_points: int = 8,
+        point_width: int = 64,
+        num_candidates: int = 9,
+        num_views: int = 3,
+        view_width: int = 64,
+        depth_width: int = 48,
+        view_strategy: ViewStrategy = "learnt",
+        view_temperature: float = 0.1,
+        view_weight_pull: float = 0.1,
+        num_bands: int = 6,
+        image_token_id: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if isinstance(text_config, dict):
+            text_config = AutoConfig.for_model(**text_config)
+        if num_views > num_candidates:
+            raise ModelError(f"Expected num_views of at most the {num_candidates} candidates, found {num_views}.")
+        self.text_config = text_config or Qwen2Config()
+        self.num_objects, self.first_object_id, self.object_width = num_objects, first_object_id, object_width
+        self.num_points, self.point_width = num_points, point_width
+        self.num_candidates, self.num_views = num_candidates, num_views
+        self.view_width, self.depth_width = view_width, depth_width
+        self.view_strategy, self.view_temperature = view_strategy, view_temperature
+        self.view_weight_pull, self.num_bands, self.image_token_id = view_weight_pull, num_bands, image_token_id
+        super().__init__(**kwargs)
+
+    @property
+    def num_kept_views(self) -> int:
+        """Views whose tokens the language model sees."""
+        return self.num_candidates if self.view_strategy == "all" else self.num_views
+
+    @property
+    def num_scene_tokens(self) -> int:
+        """Placeholders that a scene fills: objects, points, kept views, their depths."""
+        return self.num_objects + self.num_points + 2 * self.num_kept_views

@@ -1,0 +1,225 @@
+"""A language model that reads scenes.
+
+Shape suffixes: B batch, L text length, N rows of a scene pack, E their width, S scene tokens, D language width.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+from r1pipe.errors import ModelError
+from r1pipe.models.r1.configuration import R1Config
+from r1pipe.models.r1.packs import CAMERA_HEAD, Pack, unpack
+from r1pipe.models.r1.selector import ViewSelector
+
+
+class Projector(nn.Module):
+    """One modality's features, with where they are, to the language model's width."""
+
+    def __init__(self, width: int, num_places: int, config: R1Config) -> None:
+        """`num_places` numbers say where a token is: metres, or an axis's components."""
+        super().__init__()
+        hidden = config.text_config.hidden_size
+        self.num_bands = config.num_bands
+        self.norm = nn.LayerNorm(width)
+        self.features = nn.Linear(width, hidden)
+        self.places = nn.Linear(num_places * (2 * config.num_bands + 1), hidden)
+        self.out = nn.Linear(hidden, hidden)
+
+    def forward(self, features: Tensor, places: Tensor) -> Tensor:
+        """`(..., width)` and `(..., num_places)` to `(..., D)`."""
+        hidden = self.features(self.norm(features)) + self.places(fourier(places, self.num_bands))
+        return torch.as_tensor(self.out(nn.functional.gelu(hidden)))
+
+
+def fourier(values: Tensor, num_bands: int) -> Tensor:
+    """`(..., C)` numbers with the sines and cosines of `num_bands` octaves: `(..., C * (2 num_bands + 1))`.
+
+    The slowest wave is 16 m long, more than a room; the fastest of six bands 0.5 m.
+    """
+    octaves = 2.0 ** torch.arange(num_bands, device=values.device, dtype=values.dtype)
+    angles = (values.unsqueeze(-1) * octaves * (2 * torch.pi / 16)).flatten(-2)
+    return torch.cat([values, angles.sin(), angles.cos()], dim=-1)
+
+
+def place(embeds_BLD: Tensor, scene_BSD: Tensor, where_BL: Tensor) -> Tensor:
+    """Put the scene's tokens at the placeholders, in order.
+
+    Raises:
+        ModelError: if a row has not as many placeholders as scene tokens; scattering anyway would silently shift
+            every scene after it.
+    """
+    counts = where_BL.sum(dim=1)
+    if scene_BSD.shape[0] != where_BL.shape[0] or bool((counts != scene_BSD.shape[1]).any()):
+        found = f"{counts.tolist()} placeholders in {where_BL.shape[0]} rows"
+        raise ModelError(
+            f"Expected {scene_BSD.shape[1]} placeholders in each of {scene_BSD.shape[0]} rows, found {found}."
+        )
+    return embeds_BLD.masked_scatter(where_BL.unsqueeze(-1), scene_BSD.to(embeds_BLD.dtype))
+
+
+class R1PreTrainedModel(PreTrainedModel):
+    """What transformers and TRL need to know of the class."""
+
+    config_class = R1Config
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules: ClassVar[list[str]] = ["Qwen2DecoderLayer", "Projector"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """The language model's own scale for the projectors; the selector starts at the paper's weights."""
+        std = self.config.text_config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, ViewSelector):
+            nn.init.constant_(module.text_weight, 0.3)
+            nn.init.zeros_(module.clip_logit)
+
+
+class R1Model(R1PreTrainedModel):
+    """Projectors, view selector and language model."""
+
+    def __init__(self, config: R1Config) -> None:
+        super().__init__(config)
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.object_projector = Projector(config.object_width, 7, config)
+        self.point_projector = Projector(config.point_width, 3, config)
+        self.view_projector = Projector(config.view_width, CAMERA_HEAD, config)
+        self.depth_projector = Projector(config.depth_width, CAMERA_HEAD, config)
+        self.view_selector = ViewSelector(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace them."""
+        self.language_model.set_input_embeddings(value)
+
+    def embed_objects(self, pack: Pack) -> Tensor:
+        """`(B, O, D)`: each object's projection added to the embedding of its identifier; 0 where there is no object."""
+        first = self.config.first_object_id
+        names = torch.arange(first, first + self.config.num_objects, device=pack.boxes.device)
+        tokens = self.project_objects(pack) + self.get_input_embeddings()(names)
+        return torch.as_tensor(tokens * pack.is_object.unsqueeze(-1))
+
+    def project_objects(self, pack: Pack) -> Tensor:
+        """`(B, O, D)`: the objects without their names; what alignment regresses."""
+        return torch.as_tensor(self.object_projector(pack.objects, torch.cat([pack.boxes, pack.object_scores], dim=-1)))
+
+    def embed_scene(self, packs_BNE: Tensor) -> Tensor:
+        """`(B, S, D)`: objects, points, the chosen views, their depths."""
+        pack = unpack(packs_BNE.to(self.object_projector.out.weight.dtype), self.config)
+        choice_BKV = self.view_selector(pack.view_scores, pack.cameras)
+        views = choice_BKV @ self.view_projector(pack.views, pack.cameras)
+        depths = choice_BKV @ self.depth_projector(pack.depths, pack.cameras)
+        return torch.cat(
+            [self.embed_objects(pack), self.point_projector(pack.points, pack.point_xyz), views, depths], dim=1
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Embed the text, place the scene in it, and run the language model.
+
+        Args:
+            input_ids: `(B, L)`.
+            attention_mask: `(B, L)`.
+            pixel_values: `(B, N, E)` scene packs; None continues a cached generation.
+            kwargs: passed to the language model.
+        """
+        embeds_BLD = self.get_input_embeddings()(input_ids)
+        if pixel_values is not None:
+            embeds_BLD = place(embeds_BLD, self.embed_scene(pixel_values), input_ids == self.config.image_token_id)
+        return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
+
+
+class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
+    """3D-R1 with its language-model head."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+
+    def __init__(self, config: R1Config) -> None:
+        super().__init__(config)
+        self.model = R1Model(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's token embeddings."""
+        return self.model.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language-model head."""
+        return self.lm_head
+
+    # transformers refuses `attention_mask` unless it is named, and TRL finds the catch-all by the name `kwargs`.
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Next-token logits `(B, L, vocabulary)`, and the loss where `labels` are given."""
+        out = self.model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, **kwargs)
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(out.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, pixel_values: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        """The scene goes in with the prompt; later steps run from the cache, where it already is."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, is_first_iteration=is_first_iteration, **kwargs
+        )
+        is_cached = kwargs.get("use_cache", True) and not is_first_iteration
+        inputs["pixel_values"] = None if is_cached else pixel_values
+        return inputs
+
+    def load_language_model(self, source: str, revision: str | None) -> None:
+        """Copy a pretrained language model's weights in, vocabulary rows beyond its own untouched.
+
+        Raises:
+            ModelError: if its widths are not those of this configuration.
+        """
+        donor = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=self.dtype)
+        donor.resize_token_embeddings(self.config.text_config.vocab_size)
+        wanted, found = self.model.language_model.state_dict(), donor.base_model.state_dict()
+        wrong = sorted(
+            k
+            for k in wanted.keys() | found.keys()
+            if k not in wanted or k not in found or wanted[k].shape != found[k].shape
+        )
+        if wrong:
+            raise ModelError(
+                f"Expected the language model {source} to fit its own configuration, found {len(wrong)} other weights, first {wrong[0]}."
+            )
+        self.model.language_model.load_state_dict(found)
+        self.lm_head.load_state_dict(donor.get_output_embeddings().state_dict())
+
+
+AutoConfig.register(R1Config.model_type, R1Config)
+AutoModelForCausalLM.register(R1Config, R1ForConditionalGeneration)

@@ -1,0 +1,37 @@
+"""Reward what the model says by itself: format, boxes, meaning (stage `grpo`)."""
+
+from r1pipe.models.clip import Clip
+from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
+from r1pipe.models.store import FeatureStore
+from r1pipe.params import Params
+from r1pipe.stages.runner import run
+from r1pipe.stages.work import in_progress
+from r1pipe.training.corpus import read_corpus
+from r1pipe.training.examples import grpo_rows
+from r1pipe.training.grpo import optimise
+
+
+def main(params: Params) -> None:
+    """Go on from the model after SFT, with group-relative policy optimisation."""
+    paths, grpo = params.paths, params.grpo
+    store = FeatureStore.load(paths.features)
+    corpus = read_corpus(paths, store, grpo.tasks)
+    rows = grpo_rows(corpus.examples, corpus.features, params.think)
+    model = R1ForConditionalGeneration.from_pretrained(paths.sft)
+    processor = R1Processor.load(paths.sft, store)
+    with in_progress("grpo", [params.base, params.think, grpo], [paths.sft, paths.samples, paths.features]) as work:
+        optimise(
+            model,
+            processor,
+            rows,
+            Clip.load(paths.backbones / "clip"),
+            grpo,
+            work=work,
+            logs=paths.logs / "grpo",
+            output=paths.grpo,
+            seed=params.base.seed,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

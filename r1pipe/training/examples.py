@@ -1,0 +1,95 @@
+"""Rows for TRL: scenes by reference, questions and answers with detections for annotated objects."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+
+from r1pipe.datasets import Sample
+from r1pipe.errors import DataError
+from r1pipe.geometry import boxes_array
+from r1pipe.models.features import SceneFeatures
+from r1pipe.models.prompts import Request, messages
+from r1pipe.models.r1 import scene_reference
+from r1pipe.params import Think
+from r1pipe.response import rename
+from r1pipe.scenes import SceneObject
+
+
+class Example(NamedTuple):
+    """A sample as the model sees it."""
+
+    sample: Sample
+    request: Request
+    completion: str
+    """The chain of thought and the answer; identifiers are detections."""
+
+
+def detections(objects: Sequence[SceneObject], features: SceneFeatures) -> dict[int, int]:
+    """Annotation id to detection, for the annotated objects that the detector found."""
+    matches = features.match(boxes_array([o.box for o in objects]))
+    return {o.id: match for o, match in zip(objects, matches, strict=True) if match is not None}
+
+
+def ground(
+    samples: Iterable[Sample], thoughts: Mapping[str, str], names: Mapping[str, Mapping[int, int]]
+) -> Iterator[Example]:
+    """The samples whose objects were all detected, each with its chain of thought.
+
+    Args:
+        samples: questions with annotation ids.
+        thoughts: the validated text of a sample, by its id; a sample without one was rejected and is left out.
+        names: annotation id to detection, by scene.
+    """
+    for sample in samples:
+        if sample.id not in thoughts:
+            continue
+        question = rename(sample.question, names[sample.scene_id])
+        completion = rename(thoughts[sample.id], names[sample.scene_id])
+        if question is not None and completion is not None:
+            yield Example(sample, Request.of(sample)._replace(question=question), completion)
+
+
+def sft_rows(examples: Sequence[Example], think: Think) -> Dataset:
+    """`prompt`, `completion`, `images`: what `SFTTrainer` reads."""
+    return _dataset([_prompt(e, think) | {"completion": _turn(e.completion)} for e in examples])
+
+
+def grpo_rows(examples: Sequence[Example], features: Mapping[str, SceneFeatures], think: Think) -> Dataset:
+    """`prompt`, `images` and the columns that the rewards read."""
+    return _dataset([_prompt(e, think) | _reward_columns(e, features[e.sample.scene_id], think) for e in examples])
+
+
+def _dataset(rows: list[dict[str, Any]]) -> Dataset:
+    if not rows:
+        raise DataError(
+            "Expected samples to train on, found none whose objects were all detected and whose text was kept."
+        )
+    return Dataset.from_list(rows)
+
+
+def _prompt(example: Example, think: Think) -> dict[str, Any]:
+    request = example.request
+    return {"prompt": messages(request, think), "images": [scene_reference(request.scene_id, request.question)]}
+
+
+def _turn(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _reward_columns(example: Example, features: SceneFeatures, think: Think) -> dict[str, Any]:
+    """A grounding sample asks for boxes, any other for words."""
+    sample = example.sample
+    asks_boxes = sample.task == "grounding"
+    return {
+        "think": think.on(sample.task),
+        "target_boxes": [list(box) for box in sample.boxes] if asks_boxes else None,
+        "references": list(sample.answers) if sample.answers and not asks_boxes else None,
+        "objects": {name: list(box) for name, box in features.boxes().items()},
+    }
+
+
+def texts(rows: Dataset) -> Iterator[str]:
+    """Every text of SFT rows: what a tokenizer is trained on."""
+    for row in rows:
+        yield from (turn["content"] for turn in row["prompt"] + row["completion"])

@@ -1,0 +1,71 @@
+"""Supervised fine-tuning, through TRL's own trainer; the control is the same, from another start."""
+
+from pathlib import Path
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
+from r1pipe.params import Control, Grpo, Sft
+from r1pipe.training.courses import Courses
+from r1pipe.training.setup import lora_config, save, train, trainer_settings
+
+
+def fine_tune(
+    model: R1ForConditionalGeneration,
+    processor: R1Processor,
+    rows: Dataset,
+    sft: Sft,
+    *,
+    work: Path,
+    logs: Path,
+    output: Path,
+    seed: int,
+) -> None:
+    """Train on the rows' completions and write the model to `output`.
+
+    Args:
+        model: where to start.
+        processor: the model's, with the scenes at hand.
+        rows: `prompt`, `completion`, `images`.
+        sft: the numbers.
+        work: checkpoints to resume from.
+        logs: dvclive's folder.
+        output: where model and processor go.
+        seed: of the batches and dropout.
+    """
+    settings = SFTConfig(
+        **trainer_settings(sft, work, seed=seed),
+        max_length=None,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr": sft.min_learning_rate},
+        warmup_steps=sft.warmup_steps,
+        weight_decay=sft.weight_decay,
+        adam_beta2=sft.adam_beta2,
+        logging_steps=10,
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=rows,
+        processing_class=processor,
+        peft_config=lora_config(sft.lora, model.config.text_config.num_hidden_layers),
+        callbacks=[Courses(logs, model)],
+    )
+    train(trainer, work)
+    save(trainer, processor, output)
+
+
+def continuation(sft: Sft, grpo: Grpo, control: Control) -> Sft:
+    """SFT's settings on GRPO's tasks, steps, precision and learning rate: the control spends what GRPO spends."""
+    return sft.model_copy(
+        update={
+            "tasks": grpo.tasks,
+            "max_steps": grpo.max_steps,
+            "batch_size": control.batch_size,
+            "learning_rate": grpo.learning_rate,
+            "save_steps": grpo.save_steps,
+            "lora": grpo.lora,
+            "warmup_steps": 0,
+        }
+    )

@@ -1,0 +1,224 @@
+"""The model reads the scene, learns through TRL, and refuses what does not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from r1pipe.errors import ModelError
+from r1pipe.models.features import SceneFeatures
+from r1pipe.models.language import train_tokenizer
+from r1pipe.models.prompts import Request, messages, with_scene
+from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader, scene_reference
+from r1pipe.models.r1.modeling import place
+from r1pipe.models.r1.packs import pack, pack_size, unpack
+from r1pipe.params import Params
+from r1pipe.training.examples import Example, grpo_rows, sft_rows
+from r1pipe.training.grpo import optimise
+from r1pipe.training.setup import build_model
+from r1pipe.training.sft import fine_tune
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["qa think: what color is the chair? user assistant red blue chair at"]
+
+
+class MadeUpScenes:
+    """A store whose scenes are drawn from their names: every object has its own box and features."""
+
+    def features(self, scene_id: str) -> SceneFeatures:
+        rng = np.random.default_rng(int(scene_id[-4:]))
+        normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+        boxes = np.concatenate([normal(5, 3) * 2, np.ones((5, 3), np.float32)], axis=1)
+        cameras = np.tile(np.eye(4, dtype=np.float32), (6, 1, 1))
+        return SceneFeatures(
+            scene_id, normal(5, 16), boxes, np.ones(5, np.float32), ("chair",) * 5, normal(4, 16), normal(4, 3),
+            normal(6, 12), normal(6, 8), cameras, normal(6, 10), normal(6, 10), np.ones(6, np.float32) / 6,
+        )  # fmt: skip
+
+    def view_scores(self, scene_id: str, question: str) -> np.ndarray:
+        rng = np.random.default_rng(int(scene_id[-4:]) + len(question))
+        return rng.uniform(size=(6, 3)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    return Params.load(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def processor_and_model(params):
+    shape = params.model.model_copy(
+        update={"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2}
+    )
+    tokenizer = train_tokenizer(WORDS, 400, shape.num_objects)
+    store = MadeUpScenes()
+    model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
+    return R1Processor(SceneReader(model.config, store), tokenizer), model
+
+
+def inputs(processor, params, scenes=("scene0001", "scene0002"), question="what color is the chair?"):
+    requests = [Request(scene, "qa", question) for scene in scenes]
+    texts = processor.apply_chat_template(
+        [with_scene(messages(r, params.think)) for r in requests], add_generation_prompt=True, tokenize=False
+    )
+    references = [scene_reference(scene, question) for scene in scenes]
+    return processor(images=references, text=texts, padding=True, return_tensors="pt")
+
+
+def test_the_scene_changes_the_logits(processor_and_model, params):
+    processor, model = processor_and_model
+    batch = inputs(processor, params)
+    seen = model(**batch).logits
+    batch["pixel_values"] = torch.zeros_like(batch["pixel_values"])
+    assert not torch.allclose(seen, model(**batch).logits, atol=1e-3)
+
+
+def test_gradients_reach_every_part_and_every_view_weight(processor_and_model, params):
+    processor, model = processor_and_model
+    batch = inputs(processor, params)
+    model(**batch, labels=batch["input_ids"]).loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_cached_generation_equals_uncached(processor_and_model, params):
+    processor, model = processor_and_model
+    batch = inputs(processor, params)
+    options = {"max_new_tokens": 6, "do_sample": False, "suppress_tokens": [model.config.image_token_id]}
+    assert torch.equal(model.generate(**batch, **options), model.generate(**batch, **options, use_cache=False))
+
+
+def test_saving_and_loading_keeps_every_weight(processor_and_model, params, tmp_path):
+    processor, model = processor_and_model
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    batch = inputs(processor, params)
+    loaded = R1ForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(model.eval()(**batch).logits, loaded.eval()(**batch).logits)
+    again = inputs(R1Processor.load(tmp_path, MadeUpScenes()), params)
+    assert all(torch.equal(batch[name], again[name]) for name in batch)
+
+
+def test_a_placeholder_mismatch_names_both_counts():
+    where = torch.tensor([[True, True, False], [True, False, False]])
+    with pytest.raises(ModelError, match=r"Expected 2 placeholders.*\[2, 1\]"):
+        place(torch.zeros(2, 3, 4), torch.ones(2, 2, 4), where)
+
+
+def test_unpacking_gives_back_what_was_packed(processor_and_model):
+    _, model = processor_and_model
+    store = MadeUpScenes()
+    features, scores = store.features("scene0003"), store.view_scores("scene0003", "")
+    row = pack(features, scores, model.config)
+    assert row.shape == pack_size(model.config)
+    parts = unpack(torch.from_numpy(row)[None], model.config)
+    assert parts.is_object[0].tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    for found, wanted in [
+        (parts.boxes[0, :5], features.object_boxes),
+        (parts.objects[0, :5], features.object_features),
+        (parts.points[0], features.point_features),
+        (parts.views[0], features.view_features),
+        (parts.depths[0], features.depth_features),
+        (parts.view_scores[0], scores),
+    ]:
+        np.testing.assert_array_equal(found.numpy(), wanted)
+
+
+def test_features_of_another_width_are_refused(processor_and_model):
+    _, model = processor_and_model
+    model.config.object_width = 17
+    with pytest.raises(ModelError, match="Expected object width of 17 in the features of scene scene0004, found 16"):
+        pack(MadeUpScenes().features("scene0004"), np.zeros((6, 3), np.float32), model.config)
+
+
+def test_questions_about_two_scenes_do_not_mix(processor_and_model, params):
+    processor, model = processor_and_model
+    both = model.eval()(**inputs(processor, params)).logits[1]
+    alone = model.eval()(**inputs(processor, params, scenes=("scene0002",))).logits[0]
+    torch.testing.assert_close(both, alone, atol=1e-4, rtol=1e-4)
+
+
+class FakeText:
+    """Texts as one-hot rows: equal texts are alike, different ones are not."""
+
+    def encode_text(self, texts):
+        return np.stack([np.eye(64, dtype=np.float32)[sum(map(ord, t)) % 64] for t in texts])
+
+
+def examples():
+    from r1pipe.datasets import Sample
+    from r1pipe.geometry import Box
+
+    for i in range(16):
+        scene = f"scene{i:04d}"
+        qa = Sample(
+            id=f"q{i}",
+            scene_id=scene,
+            task="qa",
+            question="what color is the chair?",
+            answers=("red",),
+            source="scanqa",
+            split="train",
+        )
+        yield Example(qa, Request.of(qa), "<think>chair <obj_001> red</think><answer>red</answer>")
+        box = Box(*map(float, MadeUpScenes().features(scene).object_boxes[1]))
+        find = Sample(
+            id=f"g{i}",
+            scene_id=scene,
+            task="grounding",
+            question="the chair",
+            boxes=(box,),
+            object_ids=(1,),
+            source="scanrefer",
+            split="train",
+        )
+        yield Example(find, Request.of(find), "<answer><obj_001></answer>")
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4, "dropout": 0.0, "last_blocks": 1}], ids=["full", "lora"])
+def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, tmp_path, lora):
+    from r1pipe.params import Lora
+
+    processor, model = processor_and_model
+    adapters = Lora(**lora) if lora else None
+    sft = params.sft.model_copy(
+        update={"max_steps": 12, "batch_size": 16, "save_steps": 100, "warmup_steps": 2, "lora": adapters}
+    )
+    rows = list(examples())
+    fine_tune(
+        model,
+        processor,
+        sft_rows(rows, params.think),
+        sft,
+        work=tmp_path / "w",
+        logs=tmp_path / "l",
+        output=tmp_path / "sft",
+        seed=0,
+    )
+    losses = [float(line.split()[-1]) for line in (tmp_path / "l/plots/metrics/loss.tsv").read_text().splitlines()[1:]]
+    assert losses
+    grpo = params.grpo.model_copy(
+        update={
+            "max_steps": 2,
+            "batch_size": 8,
+            "group_size": 4,
+            "max_completion_length": 8,
+            "lora": adapters,
+            "beta": 0.02 if lora else 0.0,
+        }
+    )
+    tuned = R1ForConditionalGeneration.from_pretrained(tmp_path / "sft")
+    features = {e.sample.scene_id: MadeUpScenes().features(e.sample.scene_id) for e in rows}
+    optimise(
+        tuned,
+        R1Processor.load(tmp_path / "sft", MadeUpScenes()),
+        grpo_rows(rows, features, params.think),
+        FakeText(),
+        grpo,
+        work=tmp_path / "w2",
+        logs=tmp_path / "l2",
+        output=tmp_path / "grpo",
+        seed=0,
+    )
+    assert (tmp_path / "grpo/model.safetensors").is_file()
