@@ -13,7 +13,7 @@ from r1pipe.datasets.labels import LabelMap
 from r1pipe.datasets.scannet import Scan
 from r1pipe.errors import DataError
 from r1pipe.params import Split
-from r1pipe.scenes.scene import Scene, SceneObject
+from r1pipe.scenes.scene import SceneObject
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +33,6 @@ class Room(NamedTuple):
     def of(cls, scan: Scan, split: Split) -> "Room":
         """The room of a scan."""
         return cls(split, {o.id: o for o in scan.scene.objects}, scan.alignment, scan.raw_centre)
-
-    def scene(self, scene_id: str) -> Scene:
-        """The scene with its objects, without points."""
-        none = np.zeros((0, 3))
-        objects = tuple(self.objects.values())
-        return Scene(scene_id, none.astype(np.float32), none.astype(np.uint8), np.zeros(0, np.int32), objects)
 
     def pick(self, object_ids: Iterable[int], where: str) -> tuple[SceneObject, ...]:
         """The objects of these ids.

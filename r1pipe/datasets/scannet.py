@@ -153,7 +153,7 @@ def _segments(path: Path, num_vertices: int) -> NDArray[np.int64]:
 
 
 def _integers(values: list[Any]) -> NDArray[np.int64] | None:
-    if any(type(value) is not int for value in values):
+    if set(map(type, values)) - {int}:
         return None
     try:
         return np.array(values, np.int64)

@@ -13,11 +13,6 @@ from r1pipe.scenes.scene import SceneObject
 VAGUE = frozenset({"object", "objects", "unknown", "misc", "remove"})
 """Raw labels that name nothing."""
 
-NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
-)
-
 _UNASKED = frozenset({"otherprop", "otherfurniture", "otherstructure", "person"})
 
 
@@ -56,10 +51,10 @@ def read(
     for label in sorted(counts):
         targets = [o for o in things if o.label == label]
         key = label.replace(" ", "_")
-        yield sample(f"count-{key}", f"how many {plural(label)} are there?", "number", number(len(targets)), targets)
+        yield sample(f"count-{key}", f"how many {plural(label)} are there?", "number", str(len(targets)), targets)
         yield sample(f"is-{key}", f"{existence(label)}?", "other", "yes", targets)
         if len(targets) == 1:
-            yield sample(f"find-{key}", f"the {label}", "unique", "", targets)
+            yield sample(f"find-{key}", f"the {label}.", "unique", "", targets)
     for label in _absent(scene_id, objects, names, len(counts), seed):
         key = label.replace(" ", "_")
         yield sample(f"is-{key}", f"{existence(label)}?", "other", "no", [])
@@ -73,11 +68,6 @@ def _absent(
     free = sorted(n for n, i in names.items() if i not in ids and n not in labels | STRUCTURE | _UNASKED)
     rng = np.random.default_rng([seed, *scene_id.encode()])
     return [free[i] for i in sorted(rng.permutation(len(free))[:count])]
-
-
-def number(count: int) -> str:
-    """A count in words up to twenty, in digits above."""
-    return NUMBERS[count] if count < len(NUMBERS) else str(count)
 
 
 def existence(label: str) -> str:
