@@ -51,8 +51,8 @@ def cell(found: Mapping[str, float]) -> str:
 
 
 def results_table(metrics: Metrics) -> Table:
-    """The headline numbers of every arm, with 95 % intervals and counts."""
-    table = Table(title="Results, 0 to 100, with 95 % intervals")
+    """The headline numbers of every arm, with 95 % intervals and counts; below them, the gaps to blind in a sentence."""
+    table = Table(title="Results, 0 to 100, with 95 % intervals", caption=gaps_sentence(metrics))
     table.add_column("arm")
     shown = columns(metrics)
     for column in shown:

@@ -1,0 +1,191 @@
+"""The report is one page, made of the files that the stages before it left, and says what is in them."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from r1pipe.errors import DataError
+from r1pipe.evaluation.charts import Bar, interval_chart, line_chart, ticks
+from r1pipe.evaluation.report import flatten
+from r1pipe.evaluation.series import Series, read_courses, read_series
+from r1pipe.files import write_json, write_jsonl, write_text
+from r1pipe.params import Params
+from r1pipe.stages import report
+
+ROOT = Path(__file__).parents[1]
+ARMS = {"sft": 61.25, "grpo": 65.5, "control": 62.0, "blind": 24.75}
+
+
+def measured(value, n=40):
+    return {"value": value, "low": value - 7, "high": value + 6, "n": n}
+
+
+def tasks(value):
+    return {
+        "qa": {"em": measured(value), "em_refined": measured(value), "em_how_many": measured(value / 2, 11), "format": measured(99.0)},
+        "grounding": {"acc_25": measured(value), "acc_50": measured(value - 3), "unique_acc_25": measured(88.0), "format": measured(97.0)},
+        "captioning": {"cider_50": measured(2 * value), "format": measured(98.0)},
+    }  # fmt: skip
+
+
+def course(folder, name, values):
+    rows = "".join(f"{step}\t{value}\n" for step, value in enumerate(values))
+    write_text(folder / "plots" / "metrics" / f"{name}.tsv", f"step\t{name.rsplit('/')[-1]}\n{rows}")
+
+
+BOX = [1.0, 2.0, 0.5, 1.0, 1.0, 1.0]
+COMPLETIONS = {
+    "qa": ("<think>chair <obj_000> red</think><answer>red & <b>bold</b></answer>", {"answer": "red & <b>bold</b>"}),
+    "grounding": ("<answer><obj_000></answer>", {"boxes": [BOX]}),
+}
+
+
+@pytest.fixture
+def params(tmp_path):
+    given = Params.load(ROOT / "params.yaml")
+    moved = {name: tmp_path / path for name, path in given.paths if path is not None and name != "scannet"}
+    return given.model_copy(update={"paths": given.paths.model_copy(update=moved)})
+
+
+@pytest.fixture
+def page(params):
+    paths, split = params.paths, params.evaluate.split
+    write_json(paths.metrics / "evaluate.json", {arm: tasks(value) for arm, value in ARMS.items()})
+    protocols = {task: {"name": f"rules of {task}", "rules": "."} for task in params.evaluate.tasks}
+    facts = {"protocols": protocols, "seed": 0, "split": split, "models": {"grpo": {"sha256": "f00d" * 16}}}
+    write_json(paths.metrics / "provenance.json", facts | {"absent": {"meteor": "no jar"}})
+    write_json(paths.metrics / "backbones.json", {"clip": {"recall": 0.123456}, "detector": {"f1_25": 0.75}})
+    write_json(
+        paths.metrics / "validate.json", {"rejects": {"format": 31, "length": 7}, "expectations": {"passed": 42}}
+    )
+    course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
+    course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
+    course(paths.logs / "sft", "loss", [3.0, 1.0, 0.5])
+    course(paths.logs / "sft", "views/w_text", [0.3, 0.31, 0.32])
+    course(paths.logs / "control", "loss", [0.5, 0.4])
+    sample = {"scene_id": "room", "split": split}
+    rows = [
+        sample
+        | {"id": "scanqa-1", "task": "qa", "question": "what colour is it?", "answers": ["red"], "source": "scanqa"},
+        sample
+        | {"id": "scanrefer-1", "task": "grounding", "question": "the chair", "boxes": [BOX], "source": "scanrefer"},
+    ]
+    write_jsonl(paths.samples / f"{split}.jsonl", rows)
+    references = {
+        "qa": [{"id": "scanqa-1", "answers": ["red"]}],
+        "grounding": [{"id": "scanrefer-1", "boxes": [BOX]}],
+        "captioning": [{"scene_id": "room", "object_id": 3, "box": BOX, "captions": ["a red chair"]}],
+    }
+    for task, some in references.items():
+        write_jsonl(paths.predictions / f"references-{task}.jsonl", some)
+        for arm in ARMS:
+            write_jsonl(paths.predictions / f"{arm}-{task}.jsonl", [prediction(task, some[0])])
+    report.main(params)
+    return paths.report.read_text(encoding="utf-8")
+
+
+def prediction(task, reference):
+    if task == "captioning":
+        return {"scene_id": "room", "box": BOX, "caption": "a chair indeed", "completion": ""}
+    completion, row = COMPLETIONS[task]
+    return {"id": reference["id"], **row, "completion": completion}
+
+
+class Wellformed(HTMLParser):
+    void = frozenset(("meta", "br"))
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.void:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("65.5<small>[58.5, 71.5] n=40", id="a headline number with interval and count"),
+        pytest.param("131.0<small>", id="caption CIDEr"),
+        pytest.param('<td>how many</td><td class="num">11</td>', id="a question type"),
+        pytest.param("<td>unique</td>", id="a kind of query"),
+        pytest.param("grpo +40.8 exact match", id="the gap to blind"),
+        pytest.param("<td>format</td>", id="a reason for rejects"),
+        pytest.param('<td class="num">31</td>', id="a count of rejects"),
+        pytest.param("expectations / passed", id="expectations"),
+        pytest.param("0.12346", id="an encoder's metric"),
+        pytest.param("f00d" * 16, id="a hash"),
+        pytest.param("rules of qa", id="a protocol"),
+        pytest.param("chair &lt;obj_000&gt; red", id="reasoning"),
+        pytest.param("red &amp; &lt;b&gt;bold&lt;/b&gt;", id="an answer, escaped"),
+        pytest.param("IoU 1.00", id="how well a box fits"),
+        pytest.param("a chair indeed", id="a caption"),
+        pytest.param("Not comparable with the numbers above", id="the caveat on published results"),
+        pytest.param("Not logged in this run: GRPO: weights of the view selector", id="what was not logged"),
+        pytest.param("<h2>3 examples</h2>", id="as many examples as there are"),
+    ],
+)
+def test_the_page_shows(page, text):
+    assert text in page
+
+
+def test_the_page_is_wellformed_and_needs_nothing_but_itself(page):
+    parser = Wellformed()
+    parser.feed(page)
+    assert parser.open == []
+    assert not re.search(r"<script|<link|src=|url\(|https?://", page)
+
+
+def test_the_same_files_give_the_same_bytes(params, page):
+    report.main(params)
+    assert params.paths.report.read_text(encoding="utf-8") == page
+
+
+def test_a_course_is_read_with_the_steps_it_was_logged_at(tmp_path):
+    course(tmp_path, "rewards/format/mean", [1.0, 2.0])
+    course(tmp_path, "once", [1.0])
+    assert read_courses(tmp_path) == {"rewards/format/mean": Series((0, 1), (1, 2))}
+
+
+def test_a_broken_course_names_its_file(tmp_path):
+    write_text(tmp_path / "loss.tsv", "step\tloss\n0\tx\n")
+    with pytest.raises(DataError, match=r"loss\.tsv.*'x'"):
+        read_series(tmp_path / "loss.tsv")
+
+
+def test_smoothing_keeps_a_constant_and_the_length():
+    series = Series(tuple(range(100)), (0.5,) * 100)
+    assert series.smooth() == series
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [
+        pytest.param(0, 100, [0, 20, 40, 60, 80, 100], id="percent"),
+        pytest.param(0.31, 0.58, [0.3, 0.4, 0.5, 0.6], id="fractions"),
+        pytest.param(2, 2, [2.0, 2.5, 3.0, 3.5, 4.0], id="a constant"),
+    ],
+)
+def test_ticks_are_round_and_cover_the_range(low, high, marks):
+    assert ticks(low, high) == marks
+
+
+def test_charts_draw_every_course_and_every_bar():
+    svg = line_chart({"a": Series((0, 1, 2), (1.0, float("nan"), 3.0)), "b": Series((0, 2), (2.0, 2.0))}, "x < y")
+    assert svg.count("<polyline") == 2
+    assert "x &lt; y" in svg
+    assert "nan" not in svg
+    assert interval_chart([Bar("sft", 50, 40, 60, "red"), Bar("grpo", 0, 0, 0, "blue")], "em").count("<circle") == 2
+
+
+def test_flatten_names_every_leaf():
+    assert dict(flatten({"a": {"b": 1}, "c": [1, 2]})) == {"a / b": 1, "c": "1, 2"}
