@@ -1,6 +1,8 @@
 """Cameras, the renderer, candidate placement and view scores."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,16 @@ def test_a_splat_is_a_square(radius):
 )
 def test_borders_and_points_that_are_not_there(point, pixels):
     assert (draw([point], front(), radius=1).index == 0).sum() == pixels
+
+
+def test_a_stage_renders_on_fewer_threads_than_there_are_cores():
+    script = (
+        "from tests.test_views import draw, front\n"
+        "from r1pipe.stages.runner import seed_everything\n"
+        "seed_everything(0, 1)\n"
+        "assert draw([[0, 0, 1]], front(), radius=1).index.max() == 0"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[1])
 
 
 def test_an_empty_cloud_renders_nothing():

@@ -70,12 +70,15 @@ def seed_everything(seed: int, threads: int) -> None:
     """
     random.seed(seed)
     np.random.seed(seed)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(threads)
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(seed)
         torch.set_num_threads(threads)
-    if (numba := sys.modules.get("numba")) is not None:
+    if (numba := sys.modules.get("numba")) is None:
+        os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    else:
+        # Not both: numba refuses to compile once the variable differs from the number of threads that it launched.
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
 
 

@@ -34,7 +34,7 @@ CLEARANCE = 0.3
 TOP_CUT = 2.0
 """Metres above the floor where the top view begins to see: below any ceiling, above most furniture."""
 
-_PLACEMENT_POINTS = 20_000
+_PLACEMENT_POINTS = 5_000
 """Points that decide where cameras stand; more would not move them."""
 
 
