@@ -144,15 +144,19 @@ def _dodge(eyes_V2: NDArray[np.float64], room: Room) -> NDArray[np.float64]:
 
 def visible(xyz_P3: FloatArray, rgb_P3: NDArray[np.uint8], cameras: Cameras) -> NDArray[np.bool_]:
     """`(P,)`: whether any camera sees a point, no farther behind its z-buffer than a surface is thick."""
-    width, height = cameras.size
     depth_VHW = render(xyz_P3, rgb_P3, cameras, radius=_SPLAT).depth
-    uv_VP2, depth_VP = cameras.project(xyz_P3)
-    pixel_VP2 = np.floor(np.nan_to_num(uv_VP2, nan=-9.0) + 0.5).clip(-9, 9999).astype(np.intp)
-    column_VP, row_VP = pixel_VP2[..., 0], pixel_VP2[..., 1]
-    inside_VP = (depth_VP > 0) & (column_VP >= 0) & (column_VP < width) & (row_VP >= 0) & (row_VP < height)
-    view_VP = np.broadcast_to(np.arange(len(cameras))[:, None], column_VP.shape)
-    surface_VP = depth_VHW[view_VP, row_VP.clip(0, height - 1), column_VP.clip(0, width - 1)]
-    return np.asarray((inside_VP & (depth_VP < surface_VP + _HIDDEN_M)).any(axis=0))
+    seen_P = np.zeros(len(xyz_P3), dtype=bool)
+    for view, depth_HW in enumerate(depth_VHW):
+        # Only points that no camera before has seen: there are fewer with each.
+        left = np.flatnonzero(~seen_P)
+        uv_1P2, depth_1P = cameras.take(np.array([view])).project(xyz_P3[left])
+        ahead = np.flatnonzero(depth_1P[0] > 0)
+        column, row = np.floor(uv_1P2[0, ahead] + 0.5).T
+        inside = (column >= 0) & (column < cameras.size[0]) & (row >= 0) & (row < cameras.size[1])
+        surface = depth_HW[row[inside].astype(np.intp), column[inside].astype(np.intp)]
+        close = depth_1P[0, ahead[inside]] < surface + _HIDDEN_M
+        seen_P[left[ahead[inside][close]]] = True
+    return seen_P
 
 
 def random_alignment(rng: Rng) -> NDArray[np.float64]:

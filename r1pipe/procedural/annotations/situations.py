@@ -13,7 +13,7 @@ from r1pipe.scenes.scene import SceneObject
 _STEP_M = 0.45
 """From the edge of the thing beside which somebody stands."""
 
-_DOUBTFUL_DEGREES = 60.0
+_DOUBTFUL_DEGREES = 50.0
 """Within this of a side's middle some people would say that a thing is there: then it must not be another answer."""
 
 _PHRASES: dict[graph.Side, str] = {
