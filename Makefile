@@ -1,0 +1,44 @@
+# Git, make and Python 3.11 are all that this needs. `make run` is the pipeline, `make test` the checks.
+PYTHON ?= python3.11
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+export DVC_NO_ANALYTICS := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help run test test-slow check lock params hooks
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: $(STAMP) ## run the whole pipeline on the embedded data, then print what it measured
+	@$(BIN)/r1pipe run
+
+test: check ## linters, types, layers, and the CPU tests
+	$(BIN)/python -m pytest -n 2 -q -m "not gpu and not slow"
+
+test-slow: $(STAMP) ## the tests that take minutes
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/python -m tools.lock
+
+params: $(STAMP) ## compose params.yaml from conf/
+	$(BIN)/python -m tools.compose
+
+hooks: $(STAMP) ## install the pre-commit hooks
+	$(BIN)/pre-commit install
+
+# uv is itself locked; it installs in parallel and checks every hash.
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --requirements requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --no-deps --editable .
+	@touch $(STAMP)

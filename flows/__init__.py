@@ -1,0 +1,1 @@
+"""Prefect flows: when the pipeline runs, where, and who is told."""
