@@ -118,9 +118,9 @@ def _found(result: Any) -> str:
 def _settle(site: Path) -> None:
     """Replace what differs from run to run: GX's random element ids by their order, the times at which it looked.
 
-    Its logo is fetched from a server that is told the time and the project's id; ours is the file beside the page.
+    Its logo comes from a server that is told the time and the project's id; ours is the copy in the site.
     """
-    for page in sorted(site.rglob("*.html")):
+    for page in sorted([*site.rglob("*.html"), *site.rglob("*.css")]):
         text = page.read_text(encoding="utf-8")
         for number, uuid in enumerate(dict.fromkeys(_UUID.findall(text))):
             text = text.replace(uuid, f"{number:08d}-0000-0000-0000-000000000000")
