@@ -196,7 +196,7 @@ class PointsBackbone(Section):
 
     source: Literal["train", "load"]
     weights: str | None
-    """A safetensors file where `source` is `load`."""
+    """A folder that `PointEncoder.save` wrote, where `source` is `load`."""
 
     voxel_size: Positive
     enc_depths: tuple[Count, ...]

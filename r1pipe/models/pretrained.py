@@ -1,0 +1,99 @@
+"""Weights by hub id and revision or by local path: all of them, or an error that says what was looked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor
+from transformers.utils.logging import disable_progress_bar
+
+from r1pipe.errors import MissingError, ModelError
+
+disable_progress_bar()  # a bar a file of weights, also where there is no terminal
+
+
+def device() -> torch.device:
+    """Where an encoder runs: the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_config(name: str | Path, revision: str | None, types: Sequence[str]) -> Any:
+    """A checkpoint's configuration.
+
+    Raises:
+        MissingError: if neither the hub nor the disk has it.
+        ModelError: if it is a model of another type than one of `types`.
+    """
+    if Path(name).is_absolute() and not Path(name).is_dir():
+        raise MissingError(f"Expected a checkpoint's folder at {name}, found none.")
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except OSError as error:
+        raise MissingError(_missing("a config.json", name, revision, error)) from None
+    except ValueError as error:
+        raise ModelError(f"Expected a configuration of transformers at {name}, found: {_first(error)}.") from None
+    if config.model_type not in types:
+        raise ModelError(f"Expected a model of type {' or '.join(types)} at {name}, found {config.model_type}.")
+    return config
+
+
+def load_model(
+    kind: Any, name: str | Path, revision: str | None, config: Any, *, ignored: Sequence[str] = ()
+) -> torch.nn.Module:
+    """The weights of a model of class `kind`, in evaluation mode, every one of them from the checkpoint.
+
+    Args:
+        kind: a `PreTrainedModel` class.
+        name: a hub id or a local folder.
+        revision: a commit, branch or tag of the hub.
+        config: what `load_config` gave, or the part of it that `kind` takes.
+        ignored: prefixes of weights that the checkpoint may hold beyond the model, such as another tower's.
+
+    Raises:
+        MissingError: if there are no weights.
+        ModelError: if weights are missing, left over, or of another shape than the configuration says.
+    """
+    try:
+        # Shapes that differ are reported, not raised, so that they join the others in one sentence below.
+        model, report = kind.from_pretrained(
+            name, revision=revision, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except OSError as error:
+        raise MissingError(_missing("weights", name, revision, error)) from None
+    except SafetensorError as error:
+        raise ModelError(f"Expected weights at {name}, found a file that safetensors cannot read: {error}.") from None
+    _check(report, name, tuple(ignored))
+    loaded: torch.nn.Module = model.eval().to(device())
+    return loaded
+
+
+def load_processor(name: str | Path, revision: str | None) -> Any:
+    """A checkpoint's own image processor.
+
+    Raises:
+        MissingError: if the checkpoint has none.
+    """
+    try:
+        return AutoImageProcessor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        raise MissingError(_missing("an image processor", name, revision, error)) from None
+
+
+def _check(report: Mapping[str, Any], name: str | Path, ignored: tuple[str, ...]) -> None:
+    unexpected = [key for key in report["unexpected_keys"] if not key.startswith(ignored or ("\0",))]
+    mismatched = [row[0] for row in report["mismatched_keys"]]
+    found = {"missing": report["missing_keys"], "unexpected": unexpected, "of another shape": mismatched}
+    wrong = [f"{len(keys)} {kind} (such as {sorted(keys)[0]})" for kind, keys in found.items() if keys]
+    if wrong:
+        raise ModelError(f"Expected weights that fit the configuration at {name}, found {', '.join(wrong)}.")
+
+
+def _missing(what: str, name: str | Path, revision: str | None, error: Exception) -> str:
+    at = f" at revision {revision}" if revision else ""
+    return f"Expected {what} of {name}{at}, on this disk or on the Hugging Face hub, found none: {_first(error)}."
+
+
+def _first(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
