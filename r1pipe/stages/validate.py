@@ -1,6 +1,7 @@
 """Keep the drafts that pass the filters, and stop the pipeline where the data are not what they must be (stage `validate`)."""
 
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -92,7 +93,7 @@ def _write(params: Params, kept: Sequence[Draft]) -> None:
         for split in ("train", "val"):
             rows = (draft.model_dump(mode="json", exclude_none=True) for draft in kept if draft.split == split)
             write_jsonl(folder / f"{split}.jsonl", rows)
-        _WORK.rename(data_docs)
+        shutil.move(_WORK, data_docs)
 
 
 def _metrics(

@@ -86,11 +86,7 @@ class _Head(NamedTuple):
 
 
 def find(phrase: str, room: Room, pose: Pose | None) -> Found | None:
-    """The objects of a phrase, perhaps none; None where the phrase is not clear.
-
-    >>> find("the red chair nearest to the table", room, None).words  # doctest: +SKIP
-    'table <obj_002> nearest red chair <obj_005>'
-    """
+    """The objects of a phrase, perhaps none; None where the phrase is not clear."""
     if (side := _SIDE.fullmatch(phrase)) is not None:
         return _beside(side, room, pose)
     if (pair := _PAIR.fullmatch(phrase)) is not None:
