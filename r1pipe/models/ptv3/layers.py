@@ -8,13 +8,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from r1pipe.errors import ModelError
 from r1pipe.models.ptv3.level import Level, Pooled
 from r1pipe.models.ptv3.sparse import SubMConv3d
 
 BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
+
+
+def take(feat_NC: Tensor, row_S: Tensor) -> Tensor:
+    """The rows `(S, C)`; the gradient of `feat_NC[row_S]` is summed by racing CPU threads, that of a look-up is not."""
+    return embedding(row_S, feat_NC)
 
 
 class Rows(NamedTuple):
@@ -97,7 +102,7 @@ class Attention(nn.Module):
         patches = level.patches(self.shape.patch_size)
         row_S = level.orders[order][patches.source]
         q_PHKD, k_PHKD, v_PHKD = (
-            self.qkv(feat_NC)[row_S]
+            take(self.qkv(feat_NC), row_S)
             .reshape(-1, patches.size, 3, self.shape.num_heads, self.head_width)
             .permute(2, 0, 3, 1, 4)
         )
@@ -110,7 +115,7 @@ class Attention(nn.Module):
             scale=self.shape.rule.qk_scale,
         )
         mixed_SC = mixed_PHKD.transpose(1, 2).reshape(-1, self.shape.channels)
-        return self.proj_drop(self.proj(mixed_SC[patches.slot[level.ranks[order]]]))  # type: ignore[no-any-return]
+        return self.proj_drop(self.proj(take(mixed_SC, patches.slot[level.ranks[order]])))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -195,7 +200,7 @@ class Pooling(nn.Module):
     def forward(self, feat_NC: Tensor, level: Level) -> tuple[Tensor, Pooled]:
         """`(N, C)` to `(M, C')`, and the coarser level."""
         pooled = level.pool(self.stride)
-        max_MC = torch.segment_reduce(self.proj(feat_NC)[pooled.by_cluster], "max", lengths=pooled.counts, axis=0)
+        max_MC = torch.segment_reduce(take(self.proj(feat_NC), pooled.by_cluster), "max", lengths=pooled.counts, axis=0)
         return self.act(self.norm(max_MC)), pooled
 
 
@@ -214,7 +219,7 @@ class Unpooling(nn.Module):
         issues 65, 149): weights trained there need it.
         """
         skip_NC = self.proj_skip(skip_NC)
-        return Rows(skip_NC + self.proj(feat_MC)[cluster_N], skip_NC)
+        return Rows(skip_NC + take(self.proj(feat_MC), cluster_N), skip_NC)
 
 
 def _projection(in_channels: int, channels: int) -> nn.Sequential:
