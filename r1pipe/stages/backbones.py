@@ -19,7 +19,7 @@ from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
 from r1pipe.training.clip import evaluate_clip, train_clip
 from r1pipe.training.depth import evaluate_depth, train_depth
-from r1pipe.training.image import evaluate_image, train_image
+from r1pipe.training.image import evaluate_image, train_image, untrained
 from r1pipe.training.loop import Log
 from r1pipe.training.material import Material
 from r1pipe.training.points import evaluate_detector, train_points
@@ -67,10 +67,14 @@ class Parts:
         params = self.params.image
         if params.source == "load":
             image = ImageEncoder.load(str(params.model), params.revision)
-        else:
-            clip = Clip.load(self.work / "clip" / "model")
-            image = train_image(self.train.images, clip, params, seed=self.seed, log=log)
-        return image, evaluate_image(image, self.train.images, self.val.images)
+            return image, evaluate_image(image, self.train.images, self.val.images)
+        clip = Clip.load(self.work / "clip" / "model")
+        image = train_image(self.train.images, clip, params, seed=self.seed, log=log)
+        control = evaluate_image(
+            untrained(self.train.images, params, seed=self.seed), self.train.images, self.val.images
+        )
+        metrics = {f"{name}_untrained": control[name] for name in ("class_accuracy", "attribute_accuracy")}
+        return image, evaluate_image(image, self.train.images, self.val.images) | metrics
 
     def depth(self, log: Log) -> tuple[DepthEncoder, Metrics]:
         """How far a view's surfaces are."""

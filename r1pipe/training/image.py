@@ -18,10 +18,11 @@ from r1pipe.params import ImageBackbone
 from r1pipe.training.loop import Log, fit, seeded
 from r1pipe.training.pairs import SHORT_WORDS, Mixture, Shown, accuracy
 
-INITIAL_SCALE, INITIAL_BIAS = 2.3026, -10.0
-"""Logarithm of the temperature, and the bias, that SigLIP starts from."""
+INITIAL_SCALE, INITIAL_BIAS = 2.3026, -3.0
+"""Logarithm of the temperature, SigLIP's; and the bias: about the logit of a true pair's share among our few texts
+(SigLIP's -10 is for batches of thousands, and costs a short training most of its steps)."""
 
-VIEW_SHARE = 0.3
+VIEW_SHARE = 0.1
 """Share of whole views in a batch: they are what the tower will see, crops say what is what in them."""
 
 RIDGE = 1.0
@@ -34,12 +35,7 @@ def train_image(images: Sequence[Shown], clip: Clip, params: ImageBackbone, *, s
     embedded = dict(zip(texts, torch.from_numpy(clip.encode_text(texts)), strict=True))
     mixture = Mixture(images, VIEW_SHARE)
     with seeded(seed) as rng:
-        encoder = ImageEncoder.new(
-            image_size=images[0].image.shape[0],
-            patch_size=params.patch_size,
-            hidden_size=params.hidden_size,
-            layers=params.layers,
-        )
+        encoder = _new(images, params)
         head = _Head(params.hidden_size, clip.dim).to(encoder.model.device)
 
         def loss() -> torch.Tensor:
@@ -62,6 +58,23 @@ def train_image(images: Sequence[Shown], clip: Clip, params: ImageBackbone, *, s
             description="image",
         )
     return encoder
+
+
+def untrained(images: Sequence[Shown], params: ImageBackbone, *, seed: int) -> ImageEncoder:
+    """The tower that `train_image` starts from: what its random features tell is the control of what it learnt."""
+    with seeded(seed):
+        encoder = _new(images, params)
+    encoder.model.eval()
+    return encoder
+
+
+def _new(images: Sequence[Shown], params: ImageBackbone) -> ImageEncoder:
+    return ImageEncoder.new(
+        image_size=images[0].image.shape[0],
+        patch_size=params.patch_size,
+        hidden_size=params.hidden_size,
+        layers=params.layers,
+    )
 
 
 def evaluate_image(encoder: ImageEncoder, train: Sequence[Shown], held_out: Sequence[Shown]) -> dict[str, float]:
