@@ -43,7 +43,7 @@ def packaged(tmp_path_factory):
 
     def make(root):
         run = run_folder(root, params)
-        package(run, [SCENE], home=home, work=root / "work")
+        package(run, [SCENE], home=home)
         return run.paths.bento
 
     with ThreadPoolExecutor(2) as pool:
@@ -78,14 +78,10 @@ def test_a_package_holds_no_path_of_this_machine(packaged, tmp_path):
     assert "__pycache__" not in {path.name for path in folder.rglob("*")}
 
 
-def test_work_in_progress_goes_when_the_package_is_whole(packaged):
-    assert not (packaged[0].parents[1] / "work").exists()
-
-
 def test_a_missing_input_stops_the_package_with_its_path(tmp_path):
     params = run_folder(tmp_path, Params.load(ROOT / "params.yaml"))
     with pytest.raises(MissingError, match="room9999"):
-        package(params, ["room9999"], home=ROOT, work=tmp_path / "work")
+        package(params, ["room9999"], home=ROOT)
     assert not params.paths.bento.exists()
 
 

@@ -58,7 +58,7 @@ def test_an_answer_carries_reasoning_boxes_views_and_timings(client, served):
     assert sum(view["chosen"] for view in answer["views"]) == 2
     assert np.shape(answer["views"][0]["camera"]) == (4, 4)
     assert answer["warnings"] == []
-    assert set(answer["timings"]) == {"waited", "answered", "looked"}
+    assert set(answer["timings"]) == {"received", "waited", "answered", "looked"}
 
 
 def test_what_the_model_was_not_trained_for_is_said(client):

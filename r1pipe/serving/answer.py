@@ -98,7 +98,7 @@ class Answer(BaseModel):
     """What to know before trusting the answer."""
 
     timings: dict[str, float]
-    """Seconds of each part."""
+    """Seconds of each part: the request received (and its scan encoded), waited for the model, answered, looked."""
 
 
 class SceneRow(BaseModel):

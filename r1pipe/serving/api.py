@@ -4,6 +4,7 @@ The application is made before the model is loaded (a Bento is built without loa
 """
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
@@ -176,6 +177,7 @@ def _verb(task: Task) -> Callable[[Ask, ServedModel], Answer]:
 
 async def _answer(request: Request, served: Served) -> Answer:
     """Answer a question about a known room (JSON), or about an uploaded scan (a form with the file `scene`)."""
+    start = time.perf_counter()
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
         async with request.form(max_files=1, max_fields=20) as form:
             fields = await _form_fields(form, served)
@@ -185,7 +187,9 @@ async def _answer(request: Request, served: Served) -> Answer:
         ask = Ask.model_validate(fields)
     except ValidationError as error:
         raise DataError(f"Expected a question: {explain(error)}.") from None
-    return await run_in_threadpool(served.answer, ask)
+    received = round(time.perf_counter() - start, 4)
+    answer = await run_in_threadpool(served.answer, ask)
+    return answer.model_copy(update={"timings": {"received": received, **answer.timings}})
 
 
 async def _form_fields(form: FormData, served: ServedModel) -> dict[str, Any]:

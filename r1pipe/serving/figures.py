@@ -16,6 +16,9 @@ from r1pipe.scenes.scene import Scene
 MAX_POINTS = 30_000
 """Points that a browser turns smoothly."""
 
+SPARSE = 15_000
+"""Points below which they are drawn larger."""
+
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)]
 
@@ -36,18 +39,18 @@ def room(scene: Scene, marks: Sequence[Mark] = (), *, ceiling: bool = False) -> 
     points = go.Scatter3d(
         **dict(zip("xyz", xyz_P3.T, strict=True)),
         mode="markers",
-        marker={"size": 2, "color": colours},
+        marker={"size": 2 if len(colours) > SPARSE else 3, "color": colours},
         hoverinfo="skip",
         showlegend=False,
     )
     axis = {"visible": False}
     layout = go.Layout(
         scene={"aspectmode": "data", "xaxis": axis, "yaxis": axis, "zaxis": axis, "dragmode": "turntable"},
-        scene_camera={"eye": {"x": 0.9, "y": -1.1, "z": 1.3}},
+        scene_camera={"eye": {"x": 1.0, "y": -1.2, "z": 1.4}},
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
         legend={"x": 0, "y": 1, "bgcolor": "rgba(255,255,255,0.7)"},
         uirevision=scene.id,
-        height=520,
+        height=560,
     )
     return go.Figure([points, *map(_edges, marks)], layout)
 
@@ -70,7 +73,7 @@ def _edges(mark: Mark) -> go.Scatter3d:
     return go.Scatter3d(
         **dict(zip("xyz", line.T, strict=True)),
         mode="lines",
-        line={"width": 7 if mark.answer else 3, "color": "#d6336c" if mark.answer else "#1c7ed6"},
+        line={"width": 7 if mark.answer else 5, "color": "#d6336c" if mark.answer else "#1c7ed6"},
         name=mark.name,
         hoverinfo="name",
     )

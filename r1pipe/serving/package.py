@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,29 +28,28 @@ _CREATED = re.compile(r"^creation_time: .*$", re.MULTILINE)
 _EPOCH = "creation_time: '1970-01-01T00:00:00+00:00'"
 
 
-def package(params: Params, scene_ids: Sequence[str], *, home: Path, work: Path) -> None:
+def package(params: Params, scene_ids: Sequence[str], *, home: Path) -> None:
     """Build the Bento and write it to `params.paths.bento`, whole.
 
     Args:
         params: the run's parameters; its paths say what goes in.
         scene_ids: the rooms that go in.
         home: the repository.
-        work: a folder for work in progress, emptied first and removed at the end.
 
     Raises:
         MissingError: if a file that goes in is not there.
         DataError: if BentoML refuses the package; the sentence holds its last line.
     """
-    shutil.rmtree(work, ignore_errors=True)
-    context = Bundle(work / "context")
-    _gather(params, scene_ids, context, home)
-    version = content_hash(context.root)
-    facts = lineage(params, home=home, version=version)
-    write_json(context.root / LINEAGE, facts)
-    write_text(context.card, card(facts))
-    bento = build(context.root, params.package.name, version, store=work / "bentoml")
-    write_archive(bento, params.paths.bento)
-    shutil.rmtree(work)
+    # Not below `.work`: BentoML refuses to read files in a hidden folder.
+    with tempfile.TemporaryDirectory(prefix="r1-package-") as work:
+        context = Bundle(Path(work) / "context")
+        _gather(params, scene_ids, context, home)
+        version = content_hash(context.root)
+        facts = lineage(params, home=home, version=version)
+        write_json(context.root / LINEAGE, facts)
+        write_text(context.card, card(facts))
+        bento = build(context.root, params.package.name, version, store=Path(work) / "bentoml")
+        write_archive(bento, params.paths.bento)
     logger.info("packaged %s:%s with %d rooms in %s", params.package.name, version, len(scene_ids), params.paths.bento)
 
 

@@ -20,7 +20,12 @@ from r1pipe.views.renderer import render
 VIEW_SIZE = (320, 240)
 """Pixels of a view on the page."""
 
-SPLAT = 2
+SPLAT = 3
+"""Half-width of a point on them, pixels."""
+
+FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
+"""Those of the machine: a page that asks a room asks nobody else for fonts."""
+
 EXAMPLES = [
     ["qa", "what color is the chair?"],
     ["qa", "how many chairs are in the room?"],
@@ -39,6 +44,9 @@ def build(attached: Attached) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=3):
                 picture = gr.Plot(show_label=False)
+                gallery = gr.Gallery(
+                    label="Views that the model chose", columns=3, object_fit="contain", height=250, preview=False
+                )
             with gr.Column(scale=2):
                 scene = gr.Dropdown(label="Room", choices=[], interactive=True)
                 scan = gr.UploadButton("Upload a scan (.ply, .npz)", file_types=[".ply", ".npz"], size="sm")
@@ -49,7 +57,6 @@ def build(attached: Attached) -> gr.Blocks:
                 note = gr.Markdown()
                 gr.Examples(EXAMPLES, [task, question], label="For example")
         objects = gr.Dataframe(headers=["object", "class", "score", "box (m)"], label="Objects", interactive=False)
-        gallery = gr.Gallery(label="Views that the model chose", columns=3, object_fit="contain", height="auto")
         scores = gr.Dataframe(
             headers=["view", "chosen", "text-3D", "image-3D", "CLIP", "utility"],
             label="All candidate views",
@@ -65,8 +72,9 @@ def build(attached: Attached) -> gr.Blocks:
 
 def mount(app: Any, attached: Attached) -> Any:
     """The application with the page at `/ui`."""
+    theme = gr.themes.Soft(font=FONTS, font_mono=["ui-monospace", "monospace"])
     return gr.mount_gradio_app(
-        app, build(attached), path="/ui", max_file_size=MAX_BYTES, theme=gr.themes.Soft(), footer_links=["api"]
+        app, build(attached), path="/ui", max_file_size=MAX_BYTES, theme=theme, footer_links=["api"]
     )
 
 
@@ -125,10 +133,7 @@ def _shown(answer: Answer, room: Room) -> Updates:
 
 
 def _caption(view: ViewScore) -> str:
-    return (
-        f"view {view.view}: utility {view.utility:.2f} "
-        f"(text-3D {view.text3d:.2f}, image-3D {view.image3d:.2f}, CLIP {view.clip:.2f})"
-    )
+    return f"view {view.view}: utility {view.utility:.2f}"
 
 
 def _photographs(room: Room, views: list[ViewScore]) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ def main(params: Params) -> None:
     """Package the first rooms of the split that was evaluated."""
     samples = read_models(params.paths.samples / f"{params.evaluate.split}.jsonl", Sample)
     scene_ids = sorted({sample.scene_id for sample in samples})[: params.package.num_rooms]
-    package(params, scene_ids, home=Path.cwd(), work=Path(".work/package"))
+    package(params, scene_ids, home=Path.cwd())
 
 
 if __name__ == "__main__":
