@@ -199,10 +199,10 @@ class PointsBackbone(Section):
     """A folder that `PointEncoder.save` wrote, where `source` is `load`."""
 
     voxel_size: Positive
-    enc_depths: tuple[Count, ...]
+    enc_depths: tuple[Annotated[int, Field(ge=0)], ...]
     enc_channels: tuple[Count, ...]
     enc_num_head: tuple[Count, ...]
-    dec_depths: tuple[Count, ...]
+    dec_depths: tuple[Annotated[int, Field(ge=0)], ...]
     dec_channels: tuple[Count, ...]
     dec_num_head: tuple[Count, ...]
     patch_size: Count
@@ -226,11 +226,17 @@ class Detector(Section):
     min_class_scenes: Count
     """A class has to occur in so many train scenes; rarer ones are no class."""
 
-    group_iou: Share
-    """A voxel joins an object whose box its own vote overlaps at least so much."""
+    link_distance: Positive
+    """Points of like colour nearer than this, metres, are of one patch."""
 
-    min_voxels: Count
-    """Voxels of an object, at least."""
+    link_colour: Positive
+    """What like colour is: Euclidean distance in 0..255."""
+
+    group_iou: Share
+    """A patch joins another whose voted box its own vote overlaps at least so much."""
+
+    min_points: Count
+    """Points of a patch, at least."""
 
     score_threshold: Share
     nms_iou: Share

@@ -1,6 +1,7 @@
-"""From voxels that each point at their object to a list of boxes.
+"""From voxels that vote to groups of points that may be objects.
 
-Shape suffixes: M voxels, P points, F voxels of objects, K classes, O detections, D width. Frame: metres, z up.
+Shape suffixes: M voxels, P points, F points of things, U patches, O groups, S members of all groups, D width. Frame:
+metres, z up.
 """
 
 from collections.abc import Sequence
@@ -9,25 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 
 from r1pipe.geometry import Box, iou
 from r1pipe.params import Detector
-from r1pipe.scenes.colours import NAMED
 
 Float32 = NDArray[np.float32]
+Rows = NDArray[np.intp]
 MAX_DETECTIONS = 100
 FOREGROUND = 0.5
-"""A voxel belongs to an object from this probability on, whatever the object's class."""
+"""A voxel belongs to a thing from this probability on, whatever the thing's class."""
 
-CENTRE_CELL_M = 0.15
-"""Cell of the grid on which voted centres are counted."""
-
-MIN_SEEDS = 2
-"""Votes in a cell that may start an object."""
-
-BORDER_M = 0.05
-"""How far from the voted box a point may lie and still belong to the object."""
+MIN_SIDE_M = 0.01
+"""Least side of a box: the points of a picture may lie in one plane."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Detections:
     """What a scene holds, best score first; at most `MAX_DETECTIONS`."""
 
     features: Float32
-    """`(O, D)`, backbone features averaged over each object's voxels."""
+    """`(O, D)`, of unit variance: from them class and colour can be read."""
 
     boxes: Float32
     """`(O, 6)`, centre and size."""
@@ -46,155 +43,82 @@ class Detections:
     labels: tuple[str, ...]
 
 
-class Votes(NamedTuple):
-    """What the heads say of each voxel."""
+class Proposal(NamedTuple):
+    """A group of points that may be an object."""
 
-    classes: Tensor
-    """`(M, K)`, logits."""
-
-    box: Tensor
-    """`(M, 6)`: the way to the centre of its object, metres, and the logarithms of that object's size."""
-
-    colour: Tensor
-    """`(M, C)`, logits of the named colours: its object's mean colour, so that features keep it."""
-
-    rgb: Tensor
-    """`(M, 3)`, the same as numbers, 0..1."""
-
-
-class Heads(nn.Module):
-    """Per voxel: class, box and colour of the object it belongs to."""
-
-    def __init__(self, width: int, num_classes: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.classes = nn.Linear(width, num_classes)
-        self.box = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, 6))
-        self.colour = nn.Linear(width, len(NAMED))
-        self.rgb = nn.Linear(width, 3)
-
-    def forward(self, feat_MD: Tensor) -> tuple[Tensor, Votes]:
-        """Normalised features `(M, D)` and what they say."""
-        feat_MD = self.norm(feat_MD)
-        votes = Votes(self.classes(feat_MD), self.box(feat_MD), self.colour(feat_MD), self.rgb(feat_MD))
-        return feat_MD, votes
-
-
-class Voxels(NamedTuple):
-    """The voxels of a scene as the detector sees them."""
-
-    xyz: Float32
-    """`(M, 3)`, mean of each voxel's points."""
-
-    of_point: NDArray[np.intp]
-    """`(P,)`, the voxel of each point."""
-
-    features: Float32
-    """`(M, D)`."""
-
-    probabilities: Float32
-    """`(M, K)`; class 0 is what belongs to no object."""
+    points: Rows
+    """Rows of its points."""
 
     box: Float32
-    """`(M, 6)`, centre and size of the object that each voxel votes for."""
+    """`(6,)`, tight around them."""
 
 
-class Candidate(NamedTuple):
-    """One group of voxels as an object."""
+def propose(
+    xyz_P3: Float32, rgb_P3: NDArray[np.uint8] | Float32, thing_P: Float32, voted_P6: Float32, params: Detector
+) -> list[Proposal]:
+    """Patches of one colour, and the groups of patches that vote for the same box.
 
-    members: NDArray[np.intp]
-    """Rows of its voxels."""
-
-    box: NDArray[np.float64]
-    score: float
-    label: int
-
-
-def detect(
-    voxels: Voxels, xyz_P3: Float32, names: Sequence[str], is_thing_K: NDArray[np.bool_], params: Detector
-) -> Detections:
-    """Group the voxels that vote for the same box, and put a box around the points of each group.
+    A patch alone is often a whole object, and has its exact extent; votes join seat and back. Which of the two it is,
+    the object head decides.
 
     Args:
-        voxels: votes of the scene's voxels.
-        xyz_P3: the scene's points.
-        names: the K classes.
-        is_thing_K: which classes are objects, not parts of the room.
+        xyz_P3: the points.
+        rgb_P3: their colours, 0..255.
+        thing_P: the probability that a point belongs to a thing.
+        voted_P6: centre and size of the box that each point votes for.
         params: thresholds.
     """
-    thing_MK = voxels.probabilities * is_thing_K
-    row_F = np.flatnonzero(thing_MK.sum(axis=1) > FOREGROUND)
-    groups = [row_F[members] for members in group(voxels.box[row_F], thing_MK[row_F].max(axis=1), params)]
-    points = split(voxels.of_point, groups)
-    candidates = [
-        _candidate(members, voxels, xyz_P3[rows], thing_MK) for members, rows in zip(groups, points, strict=True)
+    row_F = np.flatnonzero(thing_P > FOREGROUND)
+    patches = [row_F[members] for members in patch(xyz_P3[row_F], rgb_P3[row_F], params)]
+    if not patches:
+        return []
+    voted_U6 = np.stack([voted_P6[rows].mean(axis=0) for rows in patches])
+    groups = [
+        np.concatenate([patches[i] for i in joined]) for joined in join(voted_U6, patches, params) if len(joined) > 1
     ]
-    kept = suppress([c for c in candidates if c.score >= params.score_threshold], params.nms_iou)
-    features = [voxels.features[c.members].mean(axis=0) for c in kept]
-    return Detections(
-        features=np.array(features, np.float32).reshape(-1, voxels.features.shape[1]),
-        boxes=np.array([c.box for c in kept], np.float32).reshape(-1, 6),
-        scores=np.array([c.score for c in kept], np.float32),
-        labels=tuple(names[c.label] for c in kept),
-    )
+    return [Proposal(rows, around(xyz_P3[rows])) for rows in patches + groups]
 
 
-def group(box_F6: Float32, weight_F: Float32, params: Detector) -> list[NDArray[np.intp]]:
-    """Voxels by the box they vote for, as rows.
+def patch(xyz_F3: Float32, rgb_F3: NDArray[np.uint8] | Float32, params: Detector) -> list[Rows]:
+    """Connected points of like colour, as rows; those of fewer than `min_points` are dropped."""
+    if len(xyz_F3) == 0:
+        return []
+    pairs = cKDTree(xyz_F3).query_pairs(params.link_distance, output_type="ndarray")
+    colours_3 = rgb_F3.astype(np.float32)
+    pairs = pairs[np.linalg.norm(colours_3[pairs[:, 0]] - colours_3[pairs[:, 1]], axis=1) < params.link_colour]
+    links = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(len(xyz_F3),) * 2)
+    _, patch_F = connected_components(links, directed=False)
+    ends = np.cumsum(np.bincount(patch_F))[:-1]
+    return [rows for rows in np.split(np.argsort(patch_F, kind="stable"), ends) if len(rows) >= params.min_points]
 
-    Where many centres fall into one cell of a grid, their mean box collects every free voxel whose own vote overlaps
-    it. Distance to a centre alone would need a radius for each size of object; overlap has no scale.
-    """
-    _, bin_F = np.unique(np.floor(box_F6[:, :3] / CENTRE_CELL_M).astype(np.int64), axis=0, return_inverse=True)
-    bin_F = bin_F.reshape(-1)
-    rows_by_bin = np.split(np.argsort(bin_F, kind="stable"), np.cumsum(np.bincount(bin_F))[:-1])
-    groups, is_free_F = [], np.ones(len(box_F6), dtype=bool)
-    for number in np.argsort(-np.bincount(bin_F, weights=weight_F), kind="stable"):
-        seeds = rows_by_bin[number][is_free_F[rows_by_bin[number]]]
-        if len(seeds) < MIN_SEEDS:
-            continue
-        free = np.flatnonzero(is_free_F)
-        members = free[iou(box_F6[seeds].mean(axis=0), box_F6[free])[0] >= params.group_iou]
-        is_free_F[members] = is_free_F[seeds] = False
-        if len(members) >= params.min_voxels:
-            groups.append(members)
+
+def join(voted_U6: Float32, patches: Sequence[Rows], params: Detector) -> list[Rows]:
+    """Patches by the box they vote for: the largest free one collects those whose votes overlap its own."""
+    overlap_UU = iou(voted_U6, voted_U6)
+    is_free_U = np.ones(len(patches), dtype=bool)
+    groups = []
+    for first in np.argsort([-len(rows) for rows in patches], kind="stable"):
+        if is_free_U[first]:
+            joins_U = is_free_U & (overlap_UU[first] >= params.group_iou)
+            joins_U[first] = True
+            is_free_U &= ~joins_U
+            groups.append(np.flatnonzero(joins_U))
     return groups
 
 
-def split(of_point_P: NDArray[np.intp], groups: Sequence[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
-    """The points of each group of voxels, as rows."""
-    group_M = np.full(int(of_point_P.max(initial=-1)) + 1, len(groups))
-    for number, members in enumerate(groups):
-        group_M[members] = number
-    group_P = group_M[of_point_P]
-    ends = np.cumsum(np.bincount(group_P, minlength=len(groups) + 1))
-    return np.split(np.argsort(group_P, kind="stable"), ends)[: len(groups)]
+def around(xyz_P3: Float32) -> Float32:
+    """The tightest box around `(P, 3)` points, with positive sides."""
+    box_6 = np.array(Box.around(xyz_P3), dtype=np.float32)
+    box_6[3:] = box_6[3:].clip(MIN_SIDE_M)
+    return box_6
 
 
-def _candidate(members: NDArray[np.intp], voxels: Voxels, xyz_P3: Float32, thing_MK: Float32) -> Candidate:
-    mean_K = thing_MK[members].mean(axis=0)
-    label = int(mean_K.argmax())
-    box = around(xyz_P3, np.median(voxels.box[members], axis=0))
-    return Candidate(members, box, float(mean_K[label]), label)
-
-
-def around(xyz_P3: Float32, voted_6: Float32) -> NDArray[np.float64]:
-    """The tightest box around the points that lie in the voted box or not far from it.
-
-    Annotated boxes are tight around points; voxels at a border hold points of two objects, and the vote tells which.
-    """
-    low, high = voted_6[:3] - voted_6[3:] / 2 - BORDER_M, voted_6[:3] + voted_6[3:] / 2 + BORDER_M
-    inside = xyz_P3[((xyz_P3 >= low) & (xyz_P3 <= high)).all(axis=1)]
-    box = Box.around(inside) if len(inside) else Box(*voted_6.tolist())
-    return np.array(box if box.is_proper else voted_6, dtype=np.float64)
-
-
-def suppress(candidates: Sequence[Candidate], threshold: float) -> list[Candidate]:
-    """Best first; one that overlaps a better one beyond the threshold goes, of whatever class."""
-    ranked = sorted(candidates, key=lambda c: -c.score)[:MAX_DETECTIONS]
-    overlap_OO = iou([c.box for c in ranked], [c.box for c in ranked])
+def best_first(box_O6: Float32, score_O: Float32, params: Detector) -> list[int]:
+    """Rows of the detections to keep: sure enough, and not overlapping a better one of whatever class."""
+    ranked = [int(i) for i in np.argsort(-score_O, kind="stable") if score_O[i] >= params.score_threshold]
+    overlap_OO = iou(box_O6, box_O6)
     kept: list[int] = []
-    for i in range(len(ranked)):
-        if not (overlap_OO[i, kept] > threshold).any():
+    for i in ranked:
+        if not (overlap_OO[i, kept] > params.nms_iou).any():
             kept.append(i)
-    return [ranked[i] for i in kept]
+    return kept[:MAX_DETECTIONS]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,15 +20,17 @@ from torch import Tensor, nn
 from r1pipe.datasets.nyu40 import NYU40
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.files import explain, whole
-from r1pipe.models.detector import Detections, Heads, Votes, Voxels, detect
+from r1pipe.models.cloud import IN_CHANNELS, Grid, Members, gather, voxelise
+from r1pipe.models.detector import Detections, best_first, propose
+from r1pipe.models.heads import Described, Groups, ObjectHead, Votes, VoxelHead
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.serialization import CURVES
 from r1pipe.params import Detector, PointsBackbone
 from r1pipe.scenes.scene import Scene, SceneObject
 
 Float32 = NDArray[np.float32]
-IN_CHANNELS = 9
-_FLOOR_PERCENTILE = 1.0
+LOG_SIZE = (-4.0, 2.0)
+"""Logarithms of the sizes that a vote may name, metres."""
 
 
 @dataclass(frozen=True)
@@ -44,51 +46,6 @@ class PointFeatures:
     detections: Detections
 
 
-class Grid(NamedTuple):
-    """A cloud on a grid, one row a voxel that holds points."""
-
-    cell: NDArray[np.int64]
-    """`(M, 3)`, from 0 on."""
-
-    xyz: Float32
-    """`(M, 3)`, mean of the points."""
-
-    features: Float32
-    """`(M, 9)`: mean colour (-1..1), metres from the middle of the cloud, height above its floor in metres, where in its
-    cell the mean lies (-1..1). Attention cannot tell where a voxel is but from these."""
-
-    of_point: NDArray[np.intp]
-    """`(P,)`, the voxel of each point."""
-
-    first: NDArray[np.intp]
-    """`(M,)`, the first point of each voxel."""
-
-
-def voxelise(xyz_P3: Float32, rgb_P3: NDArray[np.uint8] | Float32, size: float) -> Grid:
-    """Average a cloud's points in cubes of `size` metres.
-
-    The floor is the first percentile of height: a few stray points below it do not move it.
-
-    Raises:
-        ModelError: if the cloud is empty.
-    """
-    if len(xyz_P3) == 0:
-        raise ModelError("Expected points to voxelise, found none.")
-    low_3 = np.floor(xyz_P3.min(axis=0) / size)
-    cell_P3 = (np.floor(xyz_P3 / size) - low_3).astype(np.int64)
-    key_P = np.ravel_multi_index(tuple(cell_P3.T), tuple(cell_P3.max(axis=0) + 1))
-    _, first_M, of_point_P = np.unique(key_P, return_index=True, return_inverse=True)
-    count_M1 = np.bincount(of_point_P)[:, None]
-    values = np.concatenate([xyz_P3, rgb_P3], axis=1, dtype=np.float64)
-    mean_M6 = np.stack([np.bincount(of_point_P, column) for column in values.T], axis=1) / count_M1
-    xyz_M3, cell_M3 = mean_M6[:, :3], cell_P3[first_M]
-    floor = np.percentile(xyz_P3[:, 2], _FLOOR_PERCENTILE)
-    middle_3 = [*((xyz_P3.min(axis=0) + xyz_P3.max(axis=0)) / 2)[:2], floor]
-    within_M3 = 2 * (xyz_M3 / size - low_3 - cell_M3) - 1
-    features_M9 = np.concatenate([mean_M6[:, 3:] / 127.5 - 1, xyz_M3 - middle_3, within_M3], axis=1)
-    return Grid(cell_M3, xyz_M3.astype(np.float32), features_M9.astype(np.float32), of_point_P, first_M)
-
-
 class Settings(BaseModel):
     """`config.json` of a point encoder."""
 
@@ -101,6 +58,11 @@ class Settings(BaseModel):
 
     structure: tuple[str, ...]
     """Classes that a room is made of: predicted for each voxel, never detected."""
+
+    @property
+    def is_thing(self) -> NDArray[np.bool_]:
+        """`(K,)`, which classes may be detected."""
+        return np.array([i > 0 and name not in self.structure for i, name in enumerate(self.classes)])
 
 
 def class_name(thing: SceneObject, params: Detector) -> str:
@@ -130,20 +92,49 @@ class PointNetwork(nn.Module):
             dec_patch_size=(params.patch_size,) * (stages - 1),
             drop_path=params.drop_path,
         )
-        self.heads = Heads(params.dec_channels[0], num_classes)
+        self.voxel_head = VoxelHead(params.dec_channels[0], num_classes)
+        self.object_head = ObjectHead(params.dec_channels[0], num_classes)
 
     def forward(self, grids: Sequence[Grid]) -> tuple[Tensor, Votes]:
         """Features `(M, D)` and votes of the voxels of several clouds, one after the other."""
-        device = next(self.parameters()).device
         cloud = {
-            "coord": torch.from_numpy(np.concatenate([grid.xyz for grid in grids])),
-            "grid_coord": torch.from_numpy(np.concatenate([grid.cell for grid in grids])),
-            "feat": torch.from_numpy(np.concatenate([grid.features for grid in grids])),
-            "offset": torch.tensor([len(grid.cell) for grid in grids]).cumsum(0),
+            "coord": self._tensor([grid.xyz for grid in grids]),
+            "grid_coord": self._tensor([grid.cell for grid in grids]),
+            "feat": self._tensor([grid.features for grid in grids]),
+            "offset": self._tensor([np.cumsum([len(grid.cell) for grid in grids])]),
         }
-        encoded = self.backbone({name: values.to(device) for name, values in cloud.items()})
-        features, votes = self.heads(encoded.feat)
-        return features, votes
+        features_MD, votes = self.voxel_head(self.backbone(cloud).feat)
+        return features_MD, votes
+
+    def describe(self, features_MD: Tensor, groups: Sequence[Members], sizes: Sequence[int]) -> Described:
+        """Class, colour and features of the groups of several clouds, whose voxels number `sizes`, one after the other."""
+        starts = np.cumsum([0, *sizes])
+        described: Described = self.object_head(
+            features_MD,
+            Groups(
+                self._tensor([start + one.voxels for start, one in zip(starts, groups, strict=False)]),
+                self._tensor([one.members for one in groups]),
+                self._tensor([one.counts for one in groups]),
+                self._tensor([one.shapes for one in groups]),
+            ),
+        )
+        return described
+
+    def _tensor(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
+        return torch.from_numpy(np.concatenate(arrays)).to(next(self.parameters()).device)
+
+
+def voted_boxes(box_M6: Tensor, grid: Grid) -> Float32:
+    """Votes of one cloud as boxes `(M, 6)`, centre and size, metres."""
+    votes_M6 = box_M6.detach().cpu().numpy()
+    return np.concatenate([grid.xyz + votes_M6[:, :3], np.exp(votes_M6[:, 3:].clip(*LOG_SIZE))], axis=1)
+
+
+def thing_probability(classes_MK: Tensor, is_thing_K: NDArray[np.bool_]) -> Float32:
+    """The probability `(M,)` that a voxel belongs to a thing, of whatever class."""
+    probability_MK = classes_MK.detach().softmax(dim=1).cpu().numpy()
+    probability_M: Float32 = probability_MK[:, is_thing_K].sum(axis=1)
+    return probability_M
 
 
 class PointEncoder:
@@ -152,7 +143,6 @@ class PointEncoder:
     def __init__(self, settings: Settings, network: PointNetwork) -> None:
         self.settings = settings
         self.network = network.eval()
-        self._is_thing_K = np.array([i > 0 and c not in settings.structure for i, c in enumerate(settings.classes)])
 
     @property
     def hidden_size(self) -> int:
@@ -162,7 +152,9 @@ class PointEncoder:
     @property
     def things(self) -> tuple[str, ...]:
         """The classes that may be detected."""
-        return tuple(name for name, is_thing in zip(self.settings.classes, self._is_thing_K, strict=True) if is_thing)
+        return tuple(
+            name for name, is_thing in zip(self.settings.classes, self.settings.is_thing, strict=True) if is_thing
+        )
 
     def class_of(self, thing: SceneObject) -> str:
         """The class of an annotated object under the detector's rule; empty where it has none."""
@@ -177,19 +169,24 @@ class PointEncoder:
         grid = voxelise(scene.xyz, scene.rgb, self.settings.points.voxel_size)
         with torch.inference_mode():
             features_MD, votes = self.network([grid])
-            probabilities_MK, box_M6 = votes.classes.softmax(dim=1), votes.box.clone()
-        box_M6 = box_M6.cpu().numpy()
-        centre_M3, size_M3 = grid.xyz + box_M6[:, :3], np.exp(box_M6[:, 3:].clip(-4, 2))
-        features = features_MD.cpu().numpy()
-        voxels = Voxels(
-            grid.xyz,
-            grid.of_point,
-            features,
-            probabilities_MK.cpu().numpy(),
-            np.concatenate([centre_M3, size_M3], axis=1),
-        )
-        found = detect(voxels, scene.xyz, self.settings.classes, self._is_thing_K, self.settings.detector)
-        return PointFeatures(grid.xyz, features, found)
+            found = self._detect(scene, grid, features_MD, votes)
+        return PointFeatures(grid.xyz, features_MD.cpu().numpy(), found)
+
+    def _detect(self, scene: Scene, grid: Grid, features_MD: Tensor, votes: Votes) -> Detections:
+        """The proposals that are objects, best first."""
+        settings, voted_M6 = self.settings, voted_boxes(votes.box, grid)
+        thing_P = thing_probability(votes.classes, settings.is_thing)[grid.of_point]
+        proposals = propose(scene.xyz, scene.rgb, thing_P, voted_M6[grid.of_point], settings.detector)
+        if not proposals:
+            empty = np.zeros((0, self.hidden_size + 6), np.float32)
+            return Detections(empty[:, 6:], empty[:, :6], empty[:, 0], ())
+        groups = gather(scene.xyz, scene.rgb, grid, voted_M6, proposals)
+        described = self.network.describe(features_MD, [groups], [len(grid.cell)])
+        probability_OK = described.classes.softmax(dim=1).cpu().numpy() * settings.is_thing
+        box_O6, score_O = np.stack([one.box for one in proposals]), probability_OK.max(axis=1)
+        kept = best_first(box_O6, score_O, settings.detector)
+        labels = tuple(settings.classes[i] for i in probability_OK[kept].argmax(axis=1))
+        return Detections(described.features.cpu().numpy()[kept], box_O6[kept], score_O[kept], labels)
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from r1pipe.datasets.nyu40 import STRUCTURE
 from r1pipe.errors import DataError
-from r1pipe.geometry import boxes_array
-from r1pipe.models.points import Grid, Settings, class_name, voxelise
+from r1pipe.geometry import boxes_array, iou
+from r1pipe.models.cloud import Grid, voxelise
+from r1pipe.models.detector import Proposal, around
+from r1pipe.models.points import Settings, class_name
 from r1pipe.params import Detector
 from r1pipe.scenes.colours import NAMED, colour_name
 from r1pipe.scenes.scene import Scene
@@ -26,6 +28,12 @@ NOTHING = "nothing"
 
 STRUCTURE_WEIGHT = 0.3
 """Of a voxel of the room itself, against an average one of a thing: the room has most of the voxels."""
+
+IGNORED = -100
+"""Target of cross-entropy that asks nothing."""
+
+MATCHED, MISSED = 0.5, 0.4
+"""IoU from which a proposal is an object, and below which it is none."""
 
 _COLOURS = tuple(NAMED)
 _SCALE = 0.1
@@ -52,11 +60,26 @@ class Targets(NamedTuple):
     size: Tensor
     """`(T, 3)`, metres."""
 
+
+class ObjectTargets(NamedTuple):
+    """What the object head should say of each group of voxels."""
+
+    classes: Tensor
+    """`(O,)`, int64; 0 where it is no object, `IGNORED` where it is half of one."""
+
     colour: Tensor
-    """`(T,)`, int64, row in `NAMED`."""
+    """`(O,)`, int64, row in `NAMED`; `IGNORED` where it is no object."""
 
     rgb: Tensor
-    """`(T, 3)`, 0..1."""
+    """`(O, 3)`, 0..1."""
+
+
+class Batch(NamedTuple):
+    """A step's clouds."""
+
+    examples: list["Example"]
+    grids: list[Grid]
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -146,7 +169,7 @@ def augmented(whole: Example, rng: np.random.Generator) -> Example:
 
 def batches(
     examples: Sequence[Example], *, voxel_size: float, batch_size: int, rng: np.random.Generator
-) -> Iterator[tuple[list[Grid], Targets]]:
+) -> Iterator[Batch]:
     """Batches without end: every example once before any comes again."""
     queue: list[int] = []
     while True:
@@ -154,7 +177,7 @@ def batches(
             queue += rng.permutation(len(examples)).tolist()
         chosen = [augmented(examples[queue.pop(0)], rng) for _ in range(batch_size)]
         grids = [voxelise(one.xyz, one.rgb, voxel_size) for one in chosen]
-        yield grids, targets(chosen, grids)
+        yield Batch(chosen, grids, targets(chosen, grids))
 
 
 def targets(examples: Sequence[Example], grids: Sequence[Grid]) -> Targets:
@@ -163,7 +186,7 @@ def targets(examples: Sequence[Example], grids: Sequence[Grid]) -> Targets:
     starts = np.cumsum([0] + [len(grid.cell) for grid in grids])
     things = np.concatenate([part["things"] + start for part, start in zip(parts, starts, strict=False)])
     rest = {name: np.concatenate([part[name] for part in parts]) for name in Targets._fields if name != "things"}
-    floats = ("weights", "box", "size", "rgb")
+    floats = ("weights", "box", "size")
     tensors = {name: torch.from_numpy(v.astype(np.float32) if name in floats else v) for name, v in rest.items()}
     return Targets(things=torch.from_numpy(things), **tensors)
 
@@ -182,6 +205,28 @@ def _targets(one: Example, grid: Grid) -> dict[str, NDArray[np.generic]]:
         "things": np.flatnonzero(is_thing_M),
         "box": np.concatenate([one.box[row_T, :3] - grid.xyz[is_thing_M], np.log(size_T3.clip(0.01))], axis=1),
         "size": size_T3,
-        "colour": one.colour[row_T],
-        "rgb": one.mean_rgb[row_T],
     }
+
+
+def annotated(one: Example) -> list[Proposal]:
+    """The annotated things of a scene as a perfect detector would group their points."""
+    rows = np.split(
+        np.argsort(one.row, kind="stable"), np.cumsum(np.bincount(one.row, minlength=len(one.classes)))[:-1]
+    )
+    return [Proposal(rows[j], around(one.xyz[rows[j]])) for j in np.flatnonzero(one.is_thing) if len(rows[j])]
+
+
+def object_targets(examples: Sequence[Example], proposals: Sequence[Sequence[Proposal]]) -> ObjectTargets:
+    """Each proposal stands for the thing whose box it overlaps most: well enough, not at all, or not worth teaching."""
+    parts = [_object_targets(one, of_one) for one, of_one in zip(examples, proposals, strict=True)]
+    return ObjectTargets(*(torch.from_numpy(np.concatenate(values)) for values in zip(*parts, strict=True)))
+
+
+def _object_targets(one: Example, proposals: Sequence[Proposal]) -> tuple[NDArray[np.generic], ...]:
+    things = np.flatnonzero(one.is_thing)
+    boxes_O6 = np.array([p.box for p in proposals]).reshape(-1, 6)
+    overlap_OJ = np.concatenate([iou(boxes_O6, one.box[things]), np.zeros((len(boxes_O6), 1))], axis=1)
+    best_O, row_O = overlap_OJ.max(axis=1), np.append(things, -1)[overlap_OJ.argmax(axis=1)]
+    is_match_O = best_O >= MATCHED
+    classes_O = np.where(is_match_O, one.classes[row_O], np.where(best_O < MISSED, 0, IGNORED))
+    return classes_O, np.where(is_match_O, one.colour[row_O], IGNORED), one.mean_rgb[row_O].astype(np.float32)

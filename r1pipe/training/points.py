@@ -3,23 +3,46 @@
 Shape suffixes: M voxels of a batch, T voxels of things.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, l1_loss
+from torch.nn.functional import cross_entropy, embedding
 
 from r1pipe.geometry import boxes_array, iou
 from r1pipe.metrics.detection import Labelled, mean_average_precision
-from r1pipe.models.detector import Votes
-from r1pipe.models.points import Grid, PointEncoder, PointNetwork, Settings
+from r1pipe.models.cloud import Grid, gather
+from r1pipe.models.detector import Proposal, propose
+from r1pipe.models.heads import Described, Votes
+from r1pipe.models.points import LOG_SIZE, PointEncoder, PointNetwork, Settings, thing_probability, voted_boxes
 from r1pipe.params import Detector, PointsBackbone
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
-from r1pipe.training.clouds import Targets, batches, example, vocabulary
+from r1pipe.training.clouds import (
+    IGNORED,
+    Batch,
+    Example,
+    ObjectTargets,
+    Targets,
+    annotated,
+    batches,
+    example,
+    object_targets,
+    vocabulary,
+)
+from r1pipe.training.loop import LOG_EVERY, Log
 
-Log = Callable[[int, dict[str, float]], None]
+TargetsT = TypeVar("TargetsT", Targets, ObjectTargets)
+WARMUP = 0.2
+CLASS_WEIGHT = 0.3
+"""Of the class of single voxels: the object head decides, voxels only tell things from the room."""
+
+PROPOSALS_FROM = 0.2
+"""Share of the steps after which the object head also learns from what the detector groups by itself."""
+
 WEIGHT_DECAY = 0.05
 MAX_GRADIENT_NORM = 5.0
 NORM_MOMENTUM = 0.1
@@ -58,46 +81,92 @@ def train_points(
             batch_size=points.batch_size,
             rng=np.random.default_rng(seed),
         )
-        _fit(network, stream, points, log)
+        _fit(Course(network, settings.is_thing, detector), stream, points, log)
     return PointEncoder(settings, network)
 
 
-def _fit(
-    network: PointNetwork, stream: Iterator[tuple[list[Grid], Targets]], points: PointsBackbone, log: Log | None
-) -> None:
+class Course(NamedTuple):
+    """What a training step needs beside its batch."""
+
+    network: PointNetwork
+    is_thing: NDArray[np.bool_]
+    detector: Detector
+
+
+def _fit(course: Course, stream: Iterator[Batch], points: PointsBackbone, log: Log | None) -> None:
+    network = course.network
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.momentum = NORM_MOMENTUM
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, points.learning_rate, points.steps, pct_start=0.2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, points.learning_rate, points.steps, pct_start=WARMUP)
     for step in track(range(points.steps), "train the point encoder"):
-        grids, targets = next(stream)
-        _, votes = network(grids)
-        losses = loss_terms(votes, Targets(*(t.to(votes.classes.device) for t in targets)))
-        total = torch.stack(list(losses.values())).sum()
+        losses = _losses(course, next(stream), has_proposals=step >= PROPOSALS_FROM * points.steps)
         optimizer.zero_grad()
-        total.backward()
+        torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
-        if log is not None and step % 10 == 0:
+        if log is not None and (step % LOG_EVERY == 0 or step == points.steps - 1):
             log(step, {name: float(value.detach()) for name, value in losses.items()})
 
 
-def loss_terms(votes: Votes, targets: Targets) -> dict[str, Tensor]:
-    """The losses by name; things count by the square root of their voxels, so that small ones are not lost."""
+def _losses(course: Course, batch: Batch, *, has_proposals: bool) -> dict[str, Tensor]:
+    """The losses of one step by name; the detector's own proposals join the annotated objects when they are usable."""
+    network, sizes = course.network, [len(grid.cell) for grid in batch.grids]
+    features_MD, votes = network(batch.grids)
+    each = [Votes(*parts) for parts in zip(*(values.split(sizes) for values in votes), strict=True)]
+    taught = [
+        _proposals(course, one, grid, said, has_own=has_proposals)
+        for one, grid, said in zip(batch.examples, batch.grids, each, strict=True)
+    ]
+    groups = [
+        gather(one.xyz, one.rgb, grid, voted_boxes(said.box, grid), proposals)
+        for one, grid, said, proposals in zip(batch.examples, batch.grids, each, taught, strict=True)
+    ]
+    described = network.describe(features_MD, groups, sizes)
+    losses = voxel_losses(votes, _moved(batch.targets, features_MD.device))
+    return losses | object_losses(described, _moved(object_targets(batch.examples, taught), features_MD.device))
+
+
+def _proposals(course: Course, one: Example, grid: Grid, said: Votes, *, has_own: bool) -> list[Proposal]:
+    """The annotated things of a scene, and what the detector makes of it so far."""
+    known = annotated(one)
+    if not has_own:
+        return known
+    thing_P = thing_probability(said.classes, course.is_thing)[grid.of_point]
+    return known + propose(one.xyz, one.rgb, thing_P, voted_boxes(said.box, grid)[grid.of_point], course.detector)
+
+
+def _moved(targets: TargetsT, device: torch.device) -> TargetsT:
+    return type(targets)(*(values.to(device) for values in targets))
+
+
+def voxel_losses(votes: Votes, targets: Targets) -> dict[str, Tensor]:
+    """The losses of class and box; things count by the square root of their voxels, so that small ones are not lost."""
     class_M = cross_entropy(votes.classes, targets.classes, reduction="none")
     weight_T = targets.weights[targets.things]
     weight_T1 = (weight_T / weight_T.sum().clamp(min=1e-6))[:, None]
-    box_T6, colour_T, rgb_T3 = (values[targets.things] for values in votes[1:])
+    box_T6 = embedding(targets.things, votes.box)
     centre_T3 = (box_T6[:, :3] - targets.box[:, :3]).abs() / targets.size.clamp(min=_THIN_M)
-    size_T3 = (box_T6[:, 3:].exp() - targets.size).abs() / targets.size.clamp(min=_THIN_M)
+    size_T3 = (box_T6[:, 3:].clamp(*LOG_SIZE).exp() - targets.size).abs() / targets.size.clamp(min=_THIN_M)
     return {
-        "class": (class_M * targets.weights).sum() / targets.weights.sum(),
+        "class": CLASS_WEIGHT * (class_M * targets.weights).sum() / targets.weights.sum(),
         "centre": (centre_T3 * weight_T1).sum(),
         "size": (size_T3 * weight_T1).sum(),
-        "colour": (cross_entropy(colour_T, targets.colour, reduction="none") * weight_T1[:, 0]).sum(),
-        "rgb": l1_loss(rgb_T3, targets.rgb),
+    }
+
+
+def object_losses(described: Described, targets: ObjectTargets) -> dict[str, Tensor]:
+    """The losses of the class and the colour of each group."""
+    is_object_O = (targets.colour != IGNORED).float()
+    num_objects = is_object_O.sum().clamp(min=1)
+    num_taught = (targets.classes != IGNORED).sum().clamp(min=1)
+    rgb_O = (described.rgb - targets.rgb).abs().mean(dim=1)
+    return {
+        "object_class": cross_entropy(described.classes, targets.classes, reduction="sum") / num_taught,
+        "object_colour": cross_entropy(described.colour, targets.colour, reduction="sum") / num_objects,
+        "object_rgb": (rgb_O * is_object_O).sum() / num_objects,
     }
 
 
