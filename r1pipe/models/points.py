@@ -91,6 +91,8 @@ class PointNetwork(nn.Module):
             dec_num_head=params.dec_num_head,
             dec_patch_size=(params.patch_size,) * (stages - 1),
             drop_path=params.drop_path,
+            # The published weights were trained with what v1.5.1 computes.
+            semantics="v1.5.1" if params.source == "load" else "current",
         )
         self.voxel_head = VoxelHead(params.dec_channels[0], num_classes)
         self.object_head = ObjectHead(params.dec_channels[0], num_classes)
@@ -119,6 +121,19 @@ class PointNetwork(nn.Module):
             ),
         )
         return described
+
+    def load_backbone(self, path: Path) -> None:
+        """Start from published weights of Point Transformer v3, whose keys may begin with `module.` and `backbone.`.
+
+        Raises:
+            MissingError: if there is no such file.
+            ModelError: if names or shapes are not those of the backbone; a segmentation head is left out.
+        """
+        if not path.is_file():
+            raise MissingError(f"Expected the weights of Point Transformer v3 at {path}, found no such file.")
+        state = {name.removeprefix("module."): values for name, values in _read(path).items()}
+        state = {n.removeprefix("backbone."): v for n, v in state.items() if not n.startswith("seg_head.")}
+        _fill(self.backbone, state, f"Point Transformer v3 in {path}")
 
     def _tensor(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(next(self.parameters()).device)
@@ -209,12 +224,24 @@ class PointEncoder:
                 raise MissingError(f"Expected a point encoder's {name} in {folder}, found no such file.")
         settings = _settings(folder / "config.json")
         network = PointNetwork(settings.points, len(settings.classes))
-        try:
-            network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (RuntimeError, SafetensorError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"Expected the weights of the point encoder in {folder}, found: {reason}.") from None
+        path = folder / "model.safetensors"
+        _fill(network, _read(path), f"the point encoder in {path}")
         return cls(settings, network.to("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ModelError(f"Expected weights in {path}, found a file that safetensors cannot read: {error}.") from None
+
+
+def _fill(module: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:400]
+        raise ModelError(f"Expected the weights of {what}, found others: {reason}.") from None
 
 
 def _settings(path: Path) -> Settings:

@@ -4,6 +4,7 @@ Shape suffixes: M voxels of a batch, T voxels of things.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -55,7 +56,7 @@ _THIN_M = 0.2
 def train_points(
     scenes: Sequence[Scene], points: PointsBackbone, detector: Detector, *, seed: int, log: Log | None = None
 ) -> PointEncoder:
-    """Train from random weights: AdamW, one cycle of the learning rate, several clouds a step.
+    """Train from random weights, or a loaded backbone: AdamW, one cycle of the learning rate, several clouds a step.
 
     The same seed and number of threads give the same bytes on the CPU.
 
@@ -74,7 +75,10 @@ def train_points(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = PointNetwork(points, len(classes)).to(device).train()
+        network = PointNetwork(points, len(classes))
+        if points.source == "load":
+            network.load_backbone(Path(str(points.weights)))
+        network = network.to(device).train()
         stream = batches(
             [example(scene, settings) for scene in scenes],
             voxel_size=points.voxel_size,
@@ -159,12 +163,14 @@ def voxel_losses(votes: Votes, targets: Targets) -> dict[str, Tensor]:
 
 def object_losses(described: Described, targets: ObjectTargets) -> dict[str, Tensor]:
     """The losses of the class and the colour of each group."""
-    is_object_O = (targets.colour != IGNORED).float()
+    is_object_O, is_nothing_O = (targets.colour != IGNORED).float(), (targets.classes == 0).float()
     num_objects = is_object_O.sum().clamp(min=1)
-    num_taught = (targets.classes != IGNORED).sum().clamp(min=1)
+    class_O = cross_entropy(described.classes, targets.classes, reduction="none")
     rgb_O = (described.rgb - targets.rgb).abs().mean(dim=1)
     return {
-        "object_class": cross_entropy(described.classes, targets.classes, reduction="sum") / num_taught,
+        "object_class": (class_O * is_object_O).sum() / num_objects,
+        # Apart: a cloud gives many groups that are nothing and easy to tell, which would drown the objects.
+        "nothing": (class_O * is_nothing_O).sum() / is_nothing_O.sum().clamp(min=1),
         "object_colour": cross_entropy(described.colour, targets.colour, reduction="sum") / num_objects,
         "object_rgb": (rgb_O * is_object_O).sum() / num_objects,
     }
