@@ -54,7 +54,8 @@ def reproduce(stage: str) -> None:
     Raises:
         RuntimeError: if the stage fails, with the last lines that it printed.
     """
-    logger, last = get_run_logger(), []
+    logger = get_run_logger()
+    last: list[str] = []
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
@@ -78,7 +79,7 @@ def pipeline() -> None:
 def submit(stage: str, node: Node, runs: Mapping[str, PrefectFuture[None]]) -> PrefectFuture[None]:
     """Start a stage as soon as those it reads are done; its tag lets an operator limit GPU stages."""
     tagged = reproduce.with_options(tags=[f"worker:{node.worker}"])
-    return tagged.submit(stage, wait_for=[runs[name] for name in node.upstream])
+    return tagged.submit(stage, return_state=False, wait_for=[runs[name] for name in node.upstream])
 
 
 def main() -> None:

@@ -8,13 +8,13 @@ from safetensors.torch import save_file
 from r1pipe.errors import DataError, MissingError, ModelError
 from r1pipe.geometry import Box, iou
 from r1pipe.metrics.detection import Labelled, area_under_envelope, mean_average_precision
-from r1pipe.models.cloud import voxelise
-from r1pipe.models.detector import best_first, propose
-from r1pipe.models.points import PointEncoder, PointNetwork
+from r1pipe.models.encoders.cloud import voxelise
+from r1pipe.models.encoders.detector import best_first, propose
+from r1pipe.models.encoders.points import PointEncoder, PointNetwork
 from r1pipe.params import Params
 from r1pipe.scenes.scene import Scene, SceneObject
-from r1pipe.training.clouds import NOTHING, annotated, augmented, example, object_targets, vocabulary
-from r1pipe.training.points import Settings, evaluate_detector, train_points
+from r1pipe.training.encoders.clouds import NOTHING, annotated, augmented, example, object_targets, vocabulary
+from r1pipe.training.encoders.points import Settings, evaluate_detector, train_points
 
 PARAMS = Params.load().backbones
 DETECTOR = PARAMS.detector.model_copy(update={"min_class_scenes": 1})

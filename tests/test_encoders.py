@@ -11,15 +11,15 @@ from transformers.models.siglip2 import Siglip2ImageProcessor
 
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.geometry import Box
-from r1pipe.models.clip import CONFIG, WEIGHTS, Clip
-from r1pipe.models.depth import DepthEncoder
-from r1pipe.models.image import ImageEncoder
+from r1pipe.models.encoders.clip import CONFIG, WEIGHTS, Clip
+from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.params import ClipBackbone, DepthBackbone, ImageBackbone
 from r1pipe.scenes.scene import Scene, SceneObject
-from r1pipe.training.clip import evaluate_clip, train_clip
-from r1pipe.training.depth import evaluate_depth, silog, train_depth
-from r1pipe.training.image import evaluate_image, train_image
-from r1pipe.training.pairs import Shown, phrase, short_texts, shown
+from r1pipe.training.encoders.clip import evaluate_clip, train_clip
+from r1pipe.training.encoders.depth import evaluate_depth, silog, train_depth
+from r1pipe.training.encoders.image import evaluate_image, train_image
+from r1pipe.training.encoders.pairs import Shown, phrase, short_texts, shown
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.views import Views
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from r1pipe.errors import MissingError, ModelError
-from r1pipe.models.clip import Clip
-from r1pipe.models.depth import DepthEncoder
-from r1pipe.models.encoding import Encoders, Job
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.encoding import Encoders, Job
+from r1pipe.models.encoders.image import ImageEncoder
+from r1pipe.models.encoders.points import PointEncoder, PointNetwork, Settings
+from r1pipe.models.encoders.regions import farthest_points, pool_regions
+from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.image import ImageEncoder
-from r1pipe.models.points import PointEncoder, PointNetwork, Settings
-from r1pipe.models.regions import farthest_points, pool_regions
-from r1pipe.models.texts import TextTable
 from r1pipe.params import Encode, Params, Render
 from r1pipe.scenes.scene import Scene, scene_ids
 from r1pipe.views.views import render_scene

@@ -8,16 +8,16 @@ import torch
 
 from r1pipe.errors import ModelError
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.language import train_tokenizer
-from r1pipe.models.prompts import Request, messages, with_scene
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader, scene_reference
+from r1pipe.models.r1.language import train_tokenizer
 from r1pipe.models.r1.modeling import place
 from r1pipe.models.r1.packs import pack, pack_size, unpack
+from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.params import Params
-from r1pipe.training.examples import Example, grpo_rows, sft_rows
-from r1pipe.training.grpo import optimise
-from r1pipe.training.setup import build_model
-from r1pipe.training.sft import fine_tune
+from r1pipe.training.language.examples import Example, grpo_rows, sft_rows
+from r1pipe.training.language.grpo import optimise
+from r1pipe.training.language.setup import build_model
+from r1pipe.training.language.sft import fine_tune
 
 ROOT = Path(__file__).parents[1]
 WORDS = ["qa think: what color is the chair? user assistant red blue chair at"]

@@ -94,5 +94,5 @@ def test_semantic_reward_takes_the_best_reference_and_embeds_a_text_once():
 
 def test_the_self_check_passes_real_rewards_and_stops_a_constant_one():
     self_check({"format": format_reward, "perception": perception_reward, "semantic": SemanticReward(Letters())})
-    with pytest.raises(GateError, match="format reward of 'empty' below 0.750"):
+    with pytest.raises(GateError, match=r"format reward of 'empty' below 0\.750"):
         self_check({"format": lambda completions, **_: [0.75 for _ in completions]})

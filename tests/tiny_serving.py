@@ -4,16 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from r1pipe.models.answering import Answerer
+from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.language import train_tokenizer
 from r1pipe.models.r1 import R1Processor, SceneReader
-from r1pipe.models.store import FeatureStore
-from r1pipe.models.texts import TextTable
+from r1pipe.models.r1.answering import Answerer
+from r1pipe.models.r1.language import train_tokenizer
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Params
 from r1pipe.scenes.scene import NO_INSTANCE, Scene
 from r1pipe.serving.served import ServedModel, Settings
-from r1pipe.training.setup import build_model
+from r1pipe.training.language.setup import build_model
 from r1pipe.views.views import Views, render_scene
 
 ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from r1pipe.evaluation.scoring import measure
 from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
-from r1pipe.models.answering import Answerer
+from r1pipe.models.r1.answering import Answerer
 from r1pipe.params import Evaluate, Think
 from r1pipe.response import parse
 

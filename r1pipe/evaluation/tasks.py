@@ -9,7 +9,7 @@ from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
 from r1pipe.geometry import Box, boxes_array
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.prompts import Request
+from r1pipe.models.r1.prompts import Request
 from r1pipe.response import Response, answer_boxes, identifier
 
 EvaluatedTask = Literal["qa", "grounding", "captioning"]

@@ -68,7 +68,7 @@ def load(params: Params, model: Path) -> ServedModel:
     for folder in (model, params.paths.backbones):
         if not folder.is_dir():
             raise MissingError(f"Expected a model at {folder}, found none; `r1pipe run` trains it.")
-    from r1pipe.models.answering import Answerer
+    from r1pipe.models.r1.answering import Answerer
 
     return ServedModel(
         Answerer.load(model, features=params.paths.features, backbones=params.paths.backbones),

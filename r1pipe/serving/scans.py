@@ -35,7 +35,7 @@ MAX_EXTENT_M = 100.0
 
 
 class SceneEncoder(Protocol):
-    """What `r1pipe.models.encoding.Encoders` offers here."""
+    """What `r1pipe.models.encoders.encoding.Encoders` offers here."""
 
     def encode(self, scene: Scene, views: Views) -> SceneFeatures:
         """The frozen encoders' view of a scene."""

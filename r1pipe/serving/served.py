@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.prompts import Request
+from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Encode, Params, Render, Task, Think
 from r1pipe.response import Response, answer_boxes, identifier, identifiers, parse
 from r1pipe.scenes.scene import Scene
@@ -21,7 +21,7 @@ from r1pipe.views.views import Views, render_scene
 
 if TYPE_CHECKING:
     # torch comes with a model, not with the service's definition: a Bento is built without it.
-    from r1pipe.models.answering import Answerer, ViewChoice
+    from r1pipe.models.r1.answering import Answerer, ViewChoice
 
 MAX_UPLOADS = 16
 """Uploaded rooms that a server remembers; the oldest is forgotten."""
@@ -84,7 +84,7 @@ class ServedModel:
         Raises:
             MissingError: if a file of the bundle is not there.
         """
-        from r1pipe.models.answering import Answerer
+        from r1pipe.models.r1.answering import Answerer
 
         lineage, params = bundle.lineage(), Params.load(bundle.params)
         return cls(
@@ -236,7 +236,7 @@ class ServedModel:
 
 def load_encoders(backbones: Path, params: Encode) -> SceneEncoder:
     """The frozen encoders of a folder; loading them takes seconds, and only new scans need them."""
-    from r1pipe.models.encoding import Encoders
+    from r1pipe.models.encoders.encoding import Encoders
 
     return Encoders.load(backbones, params)
 

@@ -10,19 +10,19 @@ from dvclive import Live
 
 from r1pipe.datasets.sample import Sample
 from r1pipe.files import read_json, read_models, whole, write_json
-from r1pipe.models.clip import Clip
-from r1pipe.models.depth import DepthEncoder
-from r1pipe.models.image import ImageEncoder
-from r1pipe.models.points import PointEncoder
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.image import ImageEncoder
+from r1pipe.models.encoders.points import PointEncoder
 from r1pipe.params import Params, Split
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
-from r1pipe.training.clip import evaluate_clip, train_clip
-from r1pipe.training.depth import evaluate_depth, train_depth
-from r1pipe.training.image import evaluate_image, train_image, untrained
-from r1pipe.training.loop import Log
-from r1pipe.training.material import Material
-from r1pipe.training.points import evaluate_detector, train_points
+from r1pipe.training.encoders.clip import evaluate_clip, train_clip
+from r1pipe.training.encoders.depth import evaluate_depth, train_depth
+from r1pipe.training.encoders.image import evaluate_image, train_image, untrained
+from r1pipe.training.encoders.loop import Log
+from r1pipe.training.encoders.material import Material
+from r1pipe.training.encoders.points import evaluate_detector, train_points
 
 PROBE_SCENES = 200
 """Train scenes read where nothing is trained: enough for the controls."""
@@ -55,34 +55,34 @@ class Parts:
 
     def clip(self, log: Log) -> tuple[Clip, Metrics]:
         """Texts, views and patches in one space."""
-        params = self.params.clip
-        if params.source == "load":
-            clip = Clip.load_published(str(params.model), params.pretrained)
+        section = self.params.clip
+        if section.source == "load":
+            clip = Clip.load_published(str(section.model), section.pretrained)
         else:
-            clip = train_clip(self.train.images, self.train.texts, params, seed=self.seed, log=log)
+            clip = train_clip(self.train.images, self.train.texts, section, seed=self.seed, log=log)
         return clip, evaluate_clip(clip, self.val.images, self.val.texts)
 
     def image(self, log: Log) -> tuple[ImageEncoder, Metrics]:
         """What a view shows; learns from the texts of the CLIP before it."""
-        params = self.params.image
-        if params.source == "load":
-            image = ImageEncoder.load(str(params.model), params.revision)
+        section = self.params.image
+        if section.source == "load":
+            image = ImageEncoder.load(str(section.model), section.revision)
             return image, evaluate_image(image, self.train.images, self.val.images)
         clip = Clip.load(self.work / "clip" / "model")
-        image = train_image(self.train.images, clip, params, seed=self.seed, log=log)
+        image = train_image(self.train.images, clip, section, seed=self.seed, log=log)
         control = evaluate_image(
-            untrained(self.train.images, params, seed=self.seed), self.train.images, self.val.images
+            untrained(self.train.images, section, seed=self.seed), self.train.images, self.val.images
         )
         metrics = {f"{name}_untrained": control[name] for name in ("class_accuracy", "attribute_accuracy")}
         return image, evaluate_image(image, self.train.images, self.val.images) | metrics
 
     def depth(self, log: Log) -> tuple[DepthEncoder, Metrics]:
         """How far a view's surfaces are."""
-        params = self.params.depth
-        if params.source == "load":
-            depth = DepthEncoder.load(str(params.model), params.revision)
+        section = self.params.depth
+        if section.source == "load":
+            depth = DepthEncoder.load(str(section.model), section.revision)
         else:
-            depth = train_depth(self.train.rgb, self.train.depth, params, seed=self.seed, log=log)
+            depth = train_depth(self.train.rgb, self.train.depth, section, seed=self.seed, log=log)
         return depth, evaluate_depth(depth, self.val.rgb, self.val.depth)
 
     def points(self, log: Log) -> tuple[PointEncoder, Metrics]:

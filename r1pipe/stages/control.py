@@ -1,13 +1,13 @@
 """Continue SFT for as many steps and sequences as GRPO takes, without rewards (stage `control`)."""
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
-from r1pipe.models.store import FeatureStore
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Params
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
-from r1pipe.training.corpus import read_corpus
-from r1pipe.training.examples import sft_rows
-from r1pipe.training.sft import continuation, fine_tune
+from r1pipe.training.language.corpus import read_corpus
+from r1pipe.training.language.examples import sft_rows
+from r1pipe.training.language.sft import continuation, fine_tune
 
 
 def main(params: Params) -> None:

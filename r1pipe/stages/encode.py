@@ -2,8 +2,8 @@
 
 from r1pipe.datasets.sample import Sample
 from r1pipe.files import read_models, whole
-from r1pipe.models.encoding import Encoders, Job
-from r1pipe.models.texts import TextTable
+from r1pipe.models.encoders.encoding import Encoders, Job
+from r1pipe.models.encoders.texts import TextTable
 from r1pipe.params import Params
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run

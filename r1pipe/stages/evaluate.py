@@ -5,8 +5,8 @@ from r1pipe.evaluation.arms import evaluate
 from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.tasks import questions
 from r1pipe.files import read_models, whole, write_json
-from r1pipe.models.answering import Answerer
 from r1pipe.models.features import SceneFeatures
+from r1pipe.models.r1.answering import Answerer
 from r1pipe.params import Params
 from r1pipe.stages.runner import run
 

@@ -1,14 +1,14 @@
 """Reward what the model says by itself: format, boxes, meaning (stage `grpo`)."""
 
-from r1pipe.models.clip import Clip
+from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
-from r1pipe.models.store import FeatureStore
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Params
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
-from r1pipe.training.corpus import read_corpus
-from r1pipe.training.examples import grpo_rows
-from r1pipe.training.grpo import optimise
+from r1pipe.training.language.corpus import read_corpus
+from r1pipe.training.language.examples import grpo_rows
+from r1pipe.training.language.grpo import optimise
 
 
 def main(params: Params) -> None:

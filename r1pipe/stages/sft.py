@@ -2,17 +2,17 @@
 
 import logging
 
-from r1pipe.models.language import load_tokenizer, train_tokenizer
 from r1pipe.models.r1 import R1Processor, SceneReader
-from r1pipe.models.store import FeatureStore
+from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Params
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
-from r1pipe.training.alignment import align
-from r1pipe.training.corpus import detection_words, read_corpus
-from r1pipe.training.examples import sft_rows, texts
-from r1pipe.training.setup import build_model
-from r1pipe.training.sft import fine_tune
+from r1pipe.training.language.alignment import align
+from r1pipe.training.language.corpus import detection_words, read_corpus
+from r1pipe.training.language.examples import sft_rows, texts
+from r1pipe.training.language.setup import build_model
+from r1pipe.training.language.sft import fine_tune
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""Alignment, SFT, GRPO and the control, through TRL's own trainers."""
+"""What learns: the encoders, then the language model that reads them."""

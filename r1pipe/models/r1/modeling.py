@@ -64,6 +64,7 @@ def place(embeds_BLD: Tensor, scene_BSD: Tensor, where_BL: Tensor) -> Tensor:
 class R1PreTrainedModel(PreTrainedModel):
     """What transformers and TRL need to know of the class."""
 
+    config: R1Config
     config_class = R1Config
     base_model_prefix = "model"
     supports_gradient_checkpointing = True

@@ -26,7 +26,7 @@ from torch.nn.functional import normalize
 
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.files import read_json, whole, write_json
-from r1pipe.models.pretrained import device
+from r1pipe.models.encoders.pretrained import device
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"

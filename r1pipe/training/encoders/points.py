@@ -15,14 +15,14 @@ from torch.nn.functional import cross_entropy, embedding
 
 from r1pipe.geometry import boxes_array, iou
 from r1pipe.metrics.detection import Labelled, mean_average_precision
-from r1pipe.models.cloud import Grid, gather
-from r1pipe.models.detector import Proposal, propose
-from r1pipe.models.heads import Described, Votes
-from r1pipe.models.points import LOG_SIZE, PointEncoder, PointNetwork, Settings, thing_probability, voted_boxes
+from r1pipe.models.encoders.cloud import Grid, gather
+from r1pipe.models.encoders.detector import Proposal, propose
+from r1pipe.models.encoders.heads import Described, Votes
+from r1pipe.models.encoders.points import LOG_SIZE, PointEncoder, PointNetwork, Settings, thing_probability, voted_boxes
 from r1pipe.params import Detector, PointsBackbone
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
-from r1pipe.training.clouds import (
+from r1pipe.training.encoders.clouds import (
     IGNORED,
     Batch,
     Example,
@@ -34,7 +34,7 @@ from r1pipe.training.clouds import (
     object_targets,
     vocabulary,
 )
-from r1pipe.training.loop import LOG_EVERY, Log
+from r1pipe.training.encoders.loop import LOG_EVERY, Log
 
 TargetsT = TypeVar("TargetsT", Targets, ObjectTargets)
 WARMUP = 0.2

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Self
 
 from r1pipe.errors import MissingError
-from r1pipe.models.clip import Clip
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import Float32, SceneFeatures
-from r1pipe.models.texts import TextTable
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.views.scores import view_scores
 

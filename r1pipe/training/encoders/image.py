@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import logsigmoid, normalize
 
-from r1pipe.models.clip import Clip
-from r1pipe.models.image import ImageEncoder
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.params import ImageBackbone
-from r1pipe.training.loop import Log, fit, seeded
-from r1pipe.training.pairs import SHORT_WORDS, Mixture, Shown, accuracy
+from r1pipe.training.encoders.loop import Log, fit, seeded
+from r1pipe.training.encoders.pairs import SHORT_WORDS, Mixture, Shown, accuracy
 
 INITIAL_SCALE, INITIAL_BIAS = 2.3026, -3.0
 """Logarithm of the temperature, SigLIP's; and the bias: about the logit of a true pair's share among our few texts

@@ -16,9 +16,9 @@ from torch import Tensor
 from r1pipe.datasets.nyu40 import STRUCTURE
 from r1pipe.errors import DataError
 from r1pipe.geometry import boxes_array, iou
-from r1pipe.models.cloud import Grid, voxelise
-from r1pipe.models.detector import Proposal, around
-from r1pipe.models.points import Settings, class_name
+from r1pipe.models.encoders.cloud import Grid, voxelise
+from r1pipe.models.encoders.detector import Proposal, around
+from r1pipe.models.encoders.points import Settings, class_name
 from r1pipe.params import Detector
 from r1pipe.scenes.colours import NAMED, colour_name
 from r1pipe.scenes.scene import Scene

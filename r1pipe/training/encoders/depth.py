@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from r1pipe.models.depth import MAX_DEPTH_M, DepthEncoder
+from r1pipe.models.encoders.depth import MAX_DEPTH_M, DepthEncoder
 from r1pipe.params import DepthBackbone
-from r1pipe.training.loop import Log, fit, seeded
+from r1pipe.training.encoders.loop import Log, fit, seeded
 
 SCALE_FREEDOM = 0.5
 """λ: 1 forgives a wrong scale of the whole view altogether, 0 not at all."""

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
 from r1pipe.files import whole
-from r1pipe.models.pretrained import device, load_config, load_model, load_processor
+from r1pipe.models.encoders.pretrained import device, load_config, load_model, load_processor
 
 NUM_STAGES = 4
 """Layers of the backbone that the depth head reads, as in Depth-Anything."""

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +57,14 @@ class Courses(TrainerCallback):
         weights = self.model.model.view_selector.weights()
         return {f"views/w_{name}": round(value.item(), 6) for name, value in weights._asdict().items()}
 
-    def _write(self, row: dict[str, float]) -> None:
+    def _write(self, row: Mapping[str, float | None]) -> None:
         """One row of the trainer's history, without what a clock decides."""
         if self.live is None:
             return
-        self.live.step = int(row["step"])
+        self.live.step = int(row["step"] or 0)
         for name, value in row.items():
-            if name != "step" and not any(part in name for part in CLOCKED):
+            # TRL logs None for the mean of a reward that applied to no completion of the step.
+            if value is not None and name != "step" and not any(part in name for part in CLOCKED):
                 self.live.log_metric(name, float(value))
         self.live.sync()
 

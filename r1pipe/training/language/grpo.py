@@ -10,13 +10,17 @@ from r1pipe.params import Grpo, RewardWeights
 from r1pipe.rewards import SemanticReward, format_reward, perception_reward
 from r1pipe.rewards.check import Reward, self_check
 from r1pipe.rewards.semantic import TextEncoder
-from r1pipe.training.courses import Courses, DeadRewardAlarm
-from r1pipe.training.setup import lora_config, save, train, trainer_settings
+from r1pipe.training.language.courses import Courses, DeadRewardAlarm
+from r1pipe.training.language.setup import lora_config, save, train, trainer_settings
 
 
 def build_rewards(text_encoder: TextEncoder) -> dict[str, Reward]:
     """The three rewards by name, checked."""
-    rewards: dict[str, Reward] = {"format": format_reward, "perception": perception_reward, "semantic": SemanticReward(text_encoder)}
+    rewards: dict[str, Reward] = {
+        "format": format_reward,
+        "perception": perception_reward,
+        "semantic": SemanticReward(text_encoder),
+    }
     self_check(rewards)
     return rewards
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.files import read_json, whole, write_json
-from r1pipe.models.clip import Clip
+from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import Float32
 
 FOLDER = "texts"

@@ -1,18 +1,18 @@
 """Questions in, raw completions out: the trained model with its processor, for evaluation and serving alike."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Thread
 from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import TextIteratorStreamer
 
-from r1pipe.models.clip import Clip
+from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.prompts import Request, messages, with_scene
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, scene_reference
-from r1pipe.models.store import FeatureStore
+from r1pipe.models.r1.prompts import Request, messages, with_scene
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Think
 from r1pipe.progress import track
 
@@ -99,10 +99,12 @@ class Answerer:
         streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         inputs = self._inputs([request], think, blind=False)
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": streamer} | self._without_scene()
-        worker = Thread(target=self.model.generate, kwargs={**inputs, **options})
-        worker.start()
-        yield from streamer
-        worker.join()
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            generation = pool.submit(self.model.generate, **inputs, **options)
+            # A generation that fails never ends its stream: end it, and let `result` raise.
+            generation.add_done_callback(lambda done: streamer.end() if done.exception() else None)
+            yield from streamer
+            generation.result()
 
     @torch.inference_mode()
     def views(self, request: Request) -> list[ViewChoice]:

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
-from r1pipe.models.clip import Clip
+from r1pipe.models.encoders.clip import Clip
 from r1pipe.params import ClipBackbone
-from r1pipe.training.loop import Log, fit, seeded
-from r1pipe.training.pairs import Mixture, Shown, accuracy
+from r1pipe.training.encoders.loop import Log, fit, seeded
+from r1pipe.training.encoders.pairs import Mixture, Shown, accuracy
 
 VOCABULARY = 49408
 """Tokens of CLIP's own tokenizer."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import Siglip2VisionModel, SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 from r1pipe.files import whole
-from r1pipe.models.pretrained import device, load_config, load_model, load_processor
+from r1pipe.models.encoders.pretrained import device, load_config, load_model, load_processor
 
 _KINDS: dict[str, Any] = {
     "siglip": SiglipVisionModel,

@@ -7,8 +7,8 @@ from trl import SFTConfig, SFTTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
 from r1pipe.params import Control, Grpo, Sft
-from r1pipe.training.courses import Courses
-from r1pipe.training.setup import lora_config, save, train, trainer_settings
+from r1pipe.training.language.courses import Courses
+from r1pipe.training.language.setup import lora_config, save, train, trainer_settings
 
 
 def fine_tune(

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from r1pipe.datasets.nyu40 import NYU40
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.files import explain, whole
-from r1pipe.models.cloud import IN_CHANNELS, Grid, Members, gather, voxelise
-from r1pipe.models.detector import Detections, best_first, propose
-from r1pipe.models.heads import Described, Groups, ObjectHead, Votes, VoxelHead
+from r1pipe.models.encoders.cloud import IN_CHANNELS, Grid, Members, gather, voxelise
+from r1pipe.models.encoders.detector import Detections, best_first, propose
+from r1pipe.models.encoders.heads import Described, Groups, ObjectHead, Votes, VoxelHead
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.serialization import CURVES
 from r1pipe.params import Detector, PointsBackbone

@@ -15,7 +15,7 @@ from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
-from r1pipe.training.pairs import Shown, captions, short_texts, shown
+from r1pipe.training.encoders.pairs import Shown, captions, short_texts, shown
 from r1pipe.views.views import Views
 
 

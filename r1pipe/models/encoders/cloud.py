@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1pipe.errors import ModelError
-from r1pipe.models.detector import Proposal
+from r1pipe.models.encoders.detector import Proposal
 
 Float32 = NDArray[np.float32]
 IN_CHANNELS = 9

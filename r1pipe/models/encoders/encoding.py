@@ -13,12 +13,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from r1pipe.models.clip import Clip
-from r1pipe.models.depth import DepthEncoder
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.image import ImageEncoder
+from r1pipe.models.encoders.points import PointEncoder
+from r1pipe.models.encoders.regions import pool_regions
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.image import ImageEncoder
-from r1pipe.models.points import PointEncoder
-from r1pipe.models.regions import pool_regions
 from r1pipe.params import Encode
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
 from transformers.trainer_utils import get_last_checkpoint
 
 from r1pipe.files import whole
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.language import text_config
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
+from r1pipe.models.r1.language import text_config
 from r1pipe.models.r1.processing import special_ids
 from r1pipe.params import Lora, Model, Training
 
@@ -87,6 +87,7 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
 
 def train(trainer: Trainer, work: Path) -> None:
     """Train, from the last checkpoint of an interrupted run where there is one."""
+    trainer.remove_callback(PrinterCallback)  # `Courses` says how far it is
     checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
     if checkpoint is not None:
         logger.info("Going on from %s.", Path(checkpoint).name)

@@ -7,11 +7,11 @@ from typing import NamedTuple
 from r1pipe.datasets import Sample
 from r1pipe.files import read_jsonl, read_models
 from r1pipe.models.features import SceneFeatures
-from r1pipe.models.store import FeatureStore
+from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Paths, Split, Task
 from r1pipe.scenes.graph import colour_of
 from r1pipe.scenes.scene import Scene, load_objects
-from r1pipe.training.examples import Example, detections, ground
+from r1pipe.training.language.examples import Example, detections, ground
 
 
 class Corpus(NamedTuple):

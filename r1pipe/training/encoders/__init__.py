@@ -1,0 +1,1 @@
+"""How the encoders learn, and how well each did beside a control."""
