@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from r1pipe.files import whole
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
-from r1pipe.models.r1.language import text_config
+from r1pipe.models.r1.language import look_for_likes, text_config
 from r1pipe.models.r1.processing import special_ids
 from r1pipe.params import Lora, Model, Training
 
@@ -44,7 +44,9 @@ def build_model(
         **special_ids(tokenizer),
     )
     built = R1ForConditionalGeneration(config)
-    if model.language is not None:
+    if model.language is None:
+        look_for_likes(built)
+    else:
         built.load_language_model(model.language, model.revision)
     built.generation_config.eos_token_id = tokenizer.eos_token_id
     built.generation_config.pad_token_id = tokenizer.pad_token_id
