@@ -22,6 +22,8 @@ from prefect import flow, get_run_logger, task
 from prefect.futures import PrefectFuture, wait
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from r1pipe.stages.runner import environment
+
 CONCURRENT_STAGES = 2
 """Independent stages that run side by side; each has `base.threads` threads of its own."""
 
@@ -57,7 +59,9 @@ def reproduce(stage: str) -> None:
     logger = get_run_logger()
     last: list[str] = []
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
+    ) as process:
         for line in process.stdout or ():
             logger.info(line.rstrip())
             last = [*last[-4:], line.strip()]

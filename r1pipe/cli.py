@@ -20,6 +20,7 @@ from rich.text import Text
 from r1pipe.errors import DataError, R1Error
 from r1pipe.files import read_json
 from r1pipe.params import Params
+from r1pipe.stages.runner import environment
 
 app = typer.Typer(
     help="Train, measure and serve 3D-R1, a vision-language model that reasons about 3D rooms.",
@@ -57,7 +58,8 @@ def run(
     Example: `r1pipe run`, or `r1pipe run evaluate` for everything up to the scores.
     """
     params = Params.load()
-    status = subprocess.run([sys.executable, "-m", "dvc", "repro", *(stages or [])], check=False).returncode
+    command = [sys.executable, "-m", "dvc", "repro", *(stages or [])]
+    status = subprocess.run(command, check=False, env=environment()).returncode
     console = Console()
     _show_timings(console, Path(".work/timings.json"))
     if status == 0:

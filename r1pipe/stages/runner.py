@@ -63,6 +63,12 @@ def _run(main: Callable[[Params], None]) -> None:
     _record(stage, seconds)
 
 
+def environment() -> dict[str, str]:
+    """The environment in which the `python` of dvc.yaml is this interpreter, whether or not its folder is on the path."""
+    folder = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", "")])}
+
+
 def seed_everything(seed: int, threads: int) -> None:
     """Seed and limit whatever is imported; torch is not imported for it.
 
