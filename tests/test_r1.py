@@ -139,6 +139,17 @@ def test_questions_about_two_scenes_do_not_mix(processor_and_model, params):
     torch.testing.assert_close(both, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_a_completion_follows_its_prompt_without_a_gap(processor_and_model, params):
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    processor, _ = processor_and_model
+    rows = list(sft_rows(list(examples()), params.think))[:4]
+    batch = DataCollatorForVisionLanguageModeling(processor=processor, completion_only_loss=True)(rows)
+    for mask in batch["attention_mask"].tolist():
+        assert "0" not in "".join(map(str, mask)).strip("0"), "padding between prompt and completion"
+    assert (batch["labels"] != -100).sum() > 0
+
+
 class FakeText:
     """Texts as one-hot rows: equal texts are alike, different ones are not."""
 

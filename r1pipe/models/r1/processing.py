@@ -6,7 +6,7 @@ A scene is referred to as `<scene id>|<question>`, because how useful a view is 
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import torch
@@ -100,15 +100,26 @@ class R1Processor(ProcessorMixin):
         text: str | Sequence[str] = (),
         *,
         padding: bool | str = False,
+        padding_side: Literal["left", "right"] | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """`input_ids` and `attention_mask` `(B, L)`, padded on the left, and `pixel_values` `(B, N, E)` where there are scenes."""
+        """`input_ids` and `attention_mask` `(B, L)`, and `pixel_values` `(B, N, E)` where there are scenes.
+
+        Padding is on the left unless `padding_side` says otherwise: TRL pads completions on the right, so that each
+        follows its prompt without a gap.
+        """
         texts = [text] if isinstance(text, str) else list(text)
         placeholders = SCENE_TOKEN * self.image_processor.config.num_scene_tokens
         texts = [t.replace(SCENE_TOKEN, placeholders) for t in texts]
         inputs = dict(
-            self.tokenizer(texts, padding=padding, return_tensors=return_tensors, return_token_type_ids=False)
+            self.tokenizer(
+                texts,
+                padding=padding,
+                padding_side=padding_side,
+                return_tensors=return_tensors,
+                return_token_type_ids=False,
+            )
         )
         scenes = dict(self.image_processor(images)) if images is not None else {}
         return BatchFeature(inputs | scenes)

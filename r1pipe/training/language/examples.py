@@ -92,4 +92,4 @@ def _reward_columns(example: Example, features: SceneFeatures, think: Think) -> 
 def texts(rows: Dataset) -> Iterator[str]:
     """Every text of SFT rows: what a tokenizer is trained on."""
     for row in rows:
-        yield from (turn["content"] for turn in row["prompt"] + row["completion"])
+        yield from (f"{turn['role']} {turn['content']}" for turn in row["prompt"] + row["completion"])
