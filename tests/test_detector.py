@@ -29,6 +29,7 @@ POINTS = PARAMS.points.model_copy(
         "dec_num_head": (1, 2),
         "stride": (2, 2),
         "steps": 60,
+        "learning_rate": 3e-3,
         "batch_size": 2,
     }
 )

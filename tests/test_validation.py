@@ -78,6 +78,7 @@ class World:
     def __init__(self, folder):
         self.params = PARAMS.model_copy(
             update={
+                "think": PARAMS.think.model_copy(update={"grounding": False, "captioning": False}),
                 "paths": PARAMS.paths.model_copy(
                     update={
                         "manifest": folder / "manifest.json",
@@ -88,7 +89,7 @@ class World:
                         "data_docs": folder / "reports" / "data_docs",
                         "metrics": folder / "reports" / "metrics",
                     }
-                )
+                ),
             }
         )
         self.split = dict(SPLIT)
