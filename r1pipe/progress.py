@@ -27,6 +27,9 @@ def set_up_logging() -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S")
     for noisy in ("httpx", "httpcore", "urllib3", "numexpr", "matplotlib", "great_expectations"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    for handler in logging.getLogger().handlers:
+        # open_clip tells how it loads on the root logger itself, which no level by name can quieten.
+        handler.addFilter(lambda record: record.name != "root" or record.levelno > logging.INFO)
 
 
 def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
