@@ -52,8 +52,7 @@ class SemanticReward:
     def _embed(self, texts: set[str]) -> None:
         """Embed what is new, in one batch."""
         if len(self._embeddings) > self.max_cached:
-            self._embeddings.clear()
-            # What this batch needs is embedded anew below.
+            self._embeddings.clear()  # what this batch needs is embedded anew below
         new = sorted(texts - self._embeddings.keys())
         if new:
             self._embeddings.update(zip(new, self.text_encoder.encode_text(new), strict=True))

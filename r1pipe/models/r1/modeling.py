@@ -13,7 +13,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from r1pipe.errors import ModelError
 from r1pipe.models.r1.configuration import R1Config
 from r1pipe.models.r1.packs import CAMERA_HEAD, Pack, unpack
-from r1pipe.models.r1.selector import ViewSelector
+from r1pipe.models.r1.selector import TEXT_WEIGHT, ViewSelector
 
 
 class Projector(nn.Module):
@@ -84,7 +84,7 @@ class R1PreTrainedModel(PreTrainedModel):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, ViewSelector):
-            nn.init.constant_(module.text_weight, 0.3)
+            nn.init.constant_(module.text_weight, TEXT_WEIGHT)
             nn.init.zeros_(module.clip_logit)
 
 

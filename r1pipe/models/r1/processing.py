@@ -3,7 +3,6 @@
 A scene is referred to as `<scene id>|<question>`, because how useful a view is depends on the question.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -135,11 +134,3 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """The token ids that `R1Config` needs: the scene's placeholder and the first identifier."""
     ids = {"image_token_id": SCENE_TOKEN, "first_object_id": "<obj_000>"}
     return {name: int(tokenizer.convert_tokens_to_ids(token)) for name, token in ids.items()}
-
-
-def describe(config: R1Config) -> str:
-    """The pack's layout in one line, for logs."""
-    kept = {
-        k: getattr(config, k) for k in ("num_objects", "num_points", "num_candidates", "num_views", "view_strategy")
-    }
-    return json.dumps(kept)

@@ -1,6 +1,5 @@
 """Encoded scenes at hand: features, the scores of their views for a question, and packs' ingredients."""
 
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -59,7 +58,3 @@ class FeatureStore:
         features = self.features(scene_id)
         text_C = self.texts.lookup([question])[0]
         return view_scores(features.clip_images, features.clip_points, features.coverage, text_C)
-
-    def read_all(self, wanted: Sequence[str]) -> list[SceneFeatures]:
-        """The features of several scenes."""
-        return [self.features(scene_id) for scene_id in wanted]
