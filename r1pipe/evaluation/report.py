@@ -64,7 +64,8 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("GRPO: mean reward", "grpo", ("reward",)),
+    Panel("GRPO: mean reward on held-out prompts, always the same", "grpo", ("eval_reward",)),
+    Panel("GRPO: mean reward on each step's prompts", "grpo", ("reward",)),
     Panel("GRPO: each reward's mean", "grpo", ("rewards/*/mean",)),
     Panel("SFT: loss", "sft", ("loss",)),
     Panel("SFT: weights of the view selector", "sft", ("views/*",)),

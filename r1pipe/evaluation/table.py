@@ -21,6 +21,7 @@ COLUMNS = (
     Column("Acc@0.25", "grounding", "acc_25"),
     Column("Acc@0.5", "grounding", "acc_50"),
     Column("caption CIDEr@0.5", "captioning", "cider_50"),
+    Column("mean reward", "reward", "total"),
 )
 SEEING = ("sft", "grpo")
 """The arms that must beat the blind one."""
