@@ -61,6 +61,7 @@ def page(params):
         paths.metrics / "validate.json", {"rejects": {"format": 31, "length": 7}, "expectations": {"passed": 42}}
     )
     course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
+    course(paths.logs / "grpo", "eval_reward", [0.5, 0.55, 0.6])
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
     course(paths.logs / "sft", "loss", [3.0, 1.0, 0.5])
     course(paths.logs / "sft", "views/w_text", [0.3, 0.31, 0.32])
