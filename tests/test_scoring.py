@@ -320,8 +320,8 @@ def test_the_table_says_what_was_measured_and_whether_the_scene_was_seen():
         "blind": headline(30, 20),
     }
     table = results_table(metrics)
-    assert [column.header for column in table.columns] == ["arm", "exact match", "Acc@0.25", "Acc@0.5"]
-    assert next(iter(table.columns[1].cells)) == "60.0 [59.0, 61.0] n=9"
+    assert [column.header for column in table.columns] == ["arm", "exact match\nn=9", "Acc@0.25\nn=9", "Acc@0.5\nn=9"]
+    assert next(iter(table.columns[1].cells)) == "60.0\n[59.0,61.0]"
     assert "sft +30.0 exact match, +50.0 Acc@0.25; grpo +35.0" in gaps_sentence(metrics)
     assert looks_at_the_scene(metrics)
     metrics["sft"] = headline(45, 70)
