@@ -44,10 +44,10 @@ def columns(metrics: Metrics) -> list[Column]:
 
 
 def cell(found: Mapping[str, float]) -> str:
-    """A number, and below it its 95 % interval.
+    r"""A number, and below it its 95 % interval.
 
     >>> cell({"value": 91.25, "low": 88.0, "high": 94.125, "n": 240})
-    '91.2\\n[88.0,94.1]'
+    '91.2\n[88.0,94.1]'
     """
     return f"{found['value']:.1f}\n[{found['low']:.1f},{found['high']:.1f}]"
 
