@@ -56,6 +56,9 @@ class Paths(Section):
     predictions: Path
     metrics: Path
     logs: Path
+    ablations: Path
+    """Tables of `r1pipe ablate`, kept in git: each says the commit that it was measured at."""
+
     report: Path
     bento: Path
 

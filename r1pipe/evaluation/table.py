@@ -60,9 +60,9 @@ def results_table(metrics: Metrics) -> Table:
     title, caption = "Results, 0 to 100, with 95 % intervals", gaps_sentence(metrics)
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("arm")
-    shown, arm = columns(metrics), next(iter(metrics.values()))
+    shown, first = columns(metrics), next(iter(metrics.values()))
     for column in shown:
-        count = arm[column.task][column.metric]["n"]
+        count = first[column.task][column.metric]["n"]
         table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
     for arm, tasks in metrics.items():
         table.add_row(arm, *(cell(tasks[column.task][column.metric]) for column in shown))
