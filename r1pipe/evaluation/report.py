@@ -1,7 +1,7 @@
 """The report: everything that was measured, on one page that needs nothing but itself."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -42,6 +42,9 @@ class Findings:
     """By training stage."""
 
     examples: list[Example]
+    ablations: Sequence[Mapping[str, Any]]
+    """What `r1pipe ablate` kept: title, commit, and rows of cells by variant and column."""
+
     procedural: bool
     """Whether the rooms are procedural, so that published numbers are no comparison."""
 
