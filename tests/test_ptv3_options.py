@@ -6,6 +6,7 @@ from tiny_clouds import cloud, grid, model
 
 from r1pipe.errors import DataError, ModelError
 from r1pipe.models.ptv3 import PointTransformerV3
+from r1pipe.models.ptv3.weights import authors_state
 
 PPT = {"pdnorm_bn": True, "pdnorm_ln": True}
 RPE = {"enable_rpe": True, "enable_flash": False}
@@ -90,6 +91,20 @@ def test_a_context_modulates_adaptive_norms_cloud_by_cloud():
     together = cloud(first, second) | {"condition": "ScanNet", "context": context_B256}
     assert same(features(network, together), alone_NC)
     assert not same(features(network, together | {"context": context_B256.flip(0)}), alone_NC)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone."])
+def test_a_checkpoint_loads_strictly_whatever_its_prefix(prefix):
+    network = model(**PPT)
+    head = {"module.seg_head.weight": torch.zeros(20, 16), "seg_head.bias": torch.zeros(20)}
+    state = {f"{prefix}{name}": values for name, values in network.state_dict().items()}
+    assert authors_state(state | head).keys() == network.state_dict().keys()
+    model(**PPT).load_state_dict(authors_state(state | head), strict=True)
+
+
+def test_a_task_beside_the_backbone_is_left_out():
+    state = {"module.backbone.a": ONE, "module.embedding_table.weight": ONE, "module.logit_scale": ONE}
+    assert authors_state(state) == {"a": ONE}
 
 
 def test_voxels_may_be_cut_by_size_and_clouds_named_by_row():
