@@ -12,7 +12,7 @@ from itertools import product
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm, gelu, layer_norm, linear
+from torch.nn.functional import batch_norm, gelu, layer_norm, linear, silu
 
 Cell = tuple[int, int, int]
 
@@ -94,10 +94,11 @@ DEFAULTS = {"semantics": "current", "enable_flash": True, "pre_norm": True, "ext
 class Reference:
     """The features of every stage, from a model's state dict and arguments alone."""
 
-    def __init__(self, state: dict[str, Tensor], arguments: dict, condition: int) -> None:
+    def __init__(self, state: dict[str, Tensor], arguments: dict, condition: int, context_D: Tensor | None) -> None:
         self.state = state
         self.arguments = DEFAULTS | arguments
         self.condition = condition
+        self.context_D = context_D
 
     def features(self, points: dict[str, Tensor]) -> dict[str, Tensor]:
         """What each stage makes of the cloud."""
@@ -156,8 +157,10 @@ class Reference:
         if self.arguments["pre_norm"]:
             branch_NC = work(self.norm(norm, feat_NC))
             return feat_NC + branch_NC, branch_NC
-        feat_NC = self.norm(norm, feat_NC + work(feat_NC))
-        return feat_NC, feat_NC
+        branch_NC = work(feat_NC)
+        feat_NC = self.norm(norm, feat_NC + branch_NC)
+        # A conditioned norm did not hand its output to the next convolution.
+        return feat_NC, branch_NC if f"{norm}.norm.0.weight" in self.state else feat_NC
 
     def attend(self, name: str, feat_NC: Tensor, level: Grid, order: int, heads: int, most: int) -> Tensor:
         """Runs of K rows attend within themselves; the rows left over at the end of a cloud to its last K rows."""
@@ -195,13 +198,19 @@ class Reference:
         return output_NC
 
     def norm(self, name: str, feat_NC: Tensor) -> Tensor:
-        state = self.state
-        if f"{name}.norm.{self.condition}.weight" in state:
-            name = f"{name}.norm.{self.condition}"
-        weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
-        if f"{name}.running_mean" not in state:
+        if f"{name}.norm.{self.condition}.weight" not in self.state:
+            return self.plain_norm(name, feat_NC)
+        feat_NC = self.plain_norm(f"{name}.norm.{self.condition}", feat_NC)
+        if f"{name}.modulation.1.weight" not in self.state:
+            return feat_NC
+        shift_C, scale_C = self.linear(f"{name}.modulation.1", silu(self.context_D)).chunk(2)
+        return feat_NC * (1 + scale_C) + shift_C
+
+    def plain_norm(self, name: str, feat_NC: Tensor) -> Tensor:
+        weight, bias = self.state[f"{name}.weight"], self.state[f"{name}.bias"]
+        if f"{name}.running_mean" not in self.state:
             return layer_norm(feat_NC, weight.shape, weight, bias, eps=1e-5)
-        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        mean, variance = self.state[f"{name}.running_mean"], self.state[f"{name}.running_var"]
         return batch_norm(feat_NC, mean, variance, weight, bias, eps=1e-3)
 
     def linear(self, name: str, feat_NC: Tensor) -> Tensor:

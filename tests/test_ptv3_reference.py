@@ -36,7 +36,8 @@ def largest_difference(arguments: dict, points: dict, condition: int = 0) -> flo
         module.register_forward_hook(keep(name))
     with torch.no_grad():
         network(points)
-        expected = Reference(network.state_dict(), arguments, condition).features(points)
+        context_D = points["context"][0] if "context" in points else None
+        expected = Reference(network.state_dict(), arguments, condition, context_D).features(points)
     assert found.keys() == expected.keys() == parts.keys()
     assert all(found[name].std() > 0.1 for name in found)
     return max(float((found[name] - expected[name]).abs().max()) for name in expected)
@@ -88,10 +89,19 @@ def test_pooling_stops_where_a_grid_has_no_bits_left(stride):
     assert largest_difference(SMALL | {"stride": stride}, cloud(grid(60, side=4), grid(9, side=4, seed=1))) < 1e-4
 
 
-@pytest.mark.parametrize(("condition", "index"), [("ScanNet", 0), (["Structured3D"], 2)])
-def test_conditioned_norms_compute_what_the_authors_compute(condition, index):
-    points = two_clouds() | {"condition": condition}
-    assert largest_difference(SMALL | CONDITIONED | {"semantics": "v1.5.1"}, points, index) < 1e-4
+@pytest.mark.parametrize(
+    ("changes", "condition", "index"),
+    [
+        pytest.param({}, "ScanNet", 0, id="the first"),
+        pytest.param({"semantics": "v1.5.1"}, ["Structured3D"], 2, id="the third, in a list"),
+        pytest.param({"semantics": "v1.5.1", "pre_norm": False}, "S3DIS", 1, id="after the sums"),
+        pytest.param({"pdnorm_adaptive": True}, "S3DIS", 1, id="adaptive"),
+    ],
+)
+def test_conditioned_norms_compute_what_the_authors_compute(changes, condition, index):
+    context_1D = torch.randn(1, 256, generator=torch.Generator().manual_seed(3))
+    points = two_clouds() | {"condition": condition, "context": context_1D}
+    assert largest_difference(SMALL | CONDITIONED | changes, points, index) < 1e-4
 
 
 def test_the_authors_scannet_configuration_agrees_on_a_room():
