@@ -162,6 +162,7 @@ def test_arguments_that_cannot_be_are_refused(changes, message):
         ({"grid_coord": torch.tensor([[0, 0, 1]])}, r"of shape \(1, 3\)"),
         ({"coord": torch.tensor([[0, 0, float("nan")], [0, 0, 1]])}, "infinity in 1 of 2 rows"),
         ({"coord": torch.tensor([[0, 0, float("inf")], [0, float("-inf"), 1]])}, "infinity in 2 of 2 rows"),
+        ({"coord": torch.ones(2, 2)}, r"coord of shape \(N, 3\) with at least one row, found \(2, 2\)"),
         ({"offset": torch.tensor([3])}, "the 2 rows"),
         ({"offset": torch.tensor([1, 1, 2])}, r"at least one row.*found \[1, 1, 2\]"),
         ({"offset": torch.tensor([], dtype=torch.long)}, r"found \[\]"),

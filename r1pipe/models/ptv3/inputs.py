@@ -49,12 +49,8 @@ def read(cloud: Mapping[str, Any]) -> Inputs:
         raise DataError(
             f"Expected coord, grid_coord or grid_size, and offset or batch in a cloud, found {', '.join(sorted(cloud))}."
         )
-    coord_N3: Tensor = cloud["coord"]
-    batch_N = _batch(_offset(cloud), len(coord_N3))
-    num_bad = int((~coord_N3.isfinite()).any(dim=1).sum())
-    if num_bad:
-        raise DataError(f"Expected finite coordinates, found NaN or infinity in {num_bad} of {len(coord_N3)} rows.")
-    return Inputs(coord_N3 if coord_N3.is_floating_point() else coord_N3.float(), _grid(cloud), batch_N, _domain(cloud))
+    coord_N3 = _coord(cloud["coord"])
+    return Inputs(coord_N3, _grid(cloud, coord_N3), _batch(_offset(cloud), len(coord_N3)), _domain(cloud))
 
 
 def features(cloud: Mapping[str, Any], *, channels: int, dtype: torch.dtype) -> Tensor:
@@ -68,6 +64,15 @@ def features(cloud: Mapping[str, Any], *, channels: int, dtype: torch.dtype) -> 
     if found != expected:
         raise DataError(f"Expected feat of shape {expected}, found {found}.")
     return cloud["feat"].to(dtype)  # type: ignore[no-any-return]
+
+
+def _coord(coord_N3: Tensor) -> Tensor:
+    if coord_N3.ndim != 2 or coord_N3.shape[1] != 3 or not len(coord_N3):
+        raise DataError(f"Expected coord of shape (N, 3) with at least one row, found {tuple(coord_N3.shape)}.")
+    num_bad = int((~coord_N3.isfinite()).any(dim=1).sum())
+    if num_bad:
+        raise DataError(f"Expected finite coordinates, found NaN or infinity in {num_bad} of {len(coord_N3)} rows.")
+    return coord_N3 if coord_N3.is_floating_point() else coord_N3.float()
 
 
 def _offset(cloud: Mapping[str, Any]) -> Tensor:
@@ -92,9 +97,8 @@ def _batch(offset_B: Tensor, num_rows: int) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(offset_B), device=offset_B.device), counts_B)
 
 
-def _grid(cloud: Mapping[str, Any]) -> Tensor:
+def _grid(cloud: Mapping[str, Any], coord_N3: Tensor) -> Tensor:
     """Voxels `(N, 3)`, given or cut as the authors do: from the batch's lowest corner, towards zero."""
-    coord_N3 = cloud["coord"]
     if "grid_coord" not in cloud:
         size = float(cloud["grid_size"])
         if not size > 0:
@@ -111,6 +115,6 @@ def _grid(cloud: Mapping[str, Any]) -> Tensor:
 
 
 def _domain(cloud: Mapping[str, Any]) -> Domain | None:
-    condition = cloud.get("condition", ())
+    condition = cloud.get("condition") or ()
     names = [condition] if isinstance(condition, str) else list(condition)
     return Domain(names[0], cloud.get("context")) if names else None
