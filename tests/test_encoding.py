@@ -22,7 +22,7 @@ from r1pipe.views.views import render_scene
 ROOT = Path(__file__).parents[1]
 RENDER = Render(size=(32, 32), fov=90.0, num_ring=3, eye_height=1.5, max_frames=1, point_radius=1)
 NUM_VIEWS, NUM_POINTS = 5, 4
-ENCODE = Encode(num_points=NUM_POINTS, batch_size=2)
+ENCODE = Encode(num_points=NUM_POINTS, batch_size=2, proposals=None)
 
 
 def room(scene_id, seed):
@@ -117,18 +117,18 @@ def test_a_missing_encoder_is_an_error(folder, tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_files_do_not_depend_on_how_many_work_on_them(folder, encoders, tmp_path, processes):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     job.run(scene_ids(folder / "scenes"), processes=processes)
     assert scene_ids(tmp_path) == scene_ids(folder / "scenes")
     for scene_id in scene_ids(tmp_path):
         one = folder / "alone" / f"{scene_id}.safetensors"
         if not one.is_file():
-            Job(encoders, folder / "scenes", folder / "views", one.parent).encode(scene_id)
+            Job(encoders, None, folder / "scenes", folder / "views", one.parent).encode(scene_id)
         assert one.read_bytes() == (tmp_path / one.name).read_bytes()
 
 
 def test_finished_scenes_are_not_encoded_again(folder, encoders, tmp_path):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     job.encode("room1_00")
     before = (tmp_path / "room1_00.safetensors").stat().st_mtime_ns
     job.run(scene_ids(folder / "scenes"), processes=1)
@@ -137,7 +137,7 @@ def test_finished_scenes_are_not_encoded_again(folder, encoders, tmp_path):
 
 
 def test_a_worker_s_error_reaches_the_caller(folder, encoders, tmp_path):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     with pytest.raises(MissingError, match="room9_00"):
         job.run(["room9_00", "room1_00"], processes=2)
 

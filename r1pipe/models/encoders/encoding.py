@@ -15,8 +15,10 @@ import torch
 
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.detector import Proposal
 from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.models.encoders.points import PointEncoder
+from r1pipe.models.encoders.proposals import Masks
 from r1pipe.models.encoders.regions import pool_regions
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Encode
@@ -50,13 +52,18 @@ class Encoders:
             encoder.batch_size = params.batch_size
         return cls(clip, image, depth, points, params.num_points)
 
-    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
+    def encode(self, scene: Scene, views: Views, proposals: Sequence[Proposal] | None = None) -> SceneFeatures:
         """Everything that the model will know of a scene; annotations are not looked at.
+
+        Args:
+            scene: points and colours.
+            views: its candidate views.
+            proposals: what may be an object, where that was found elsewhere; the detector's own grouping otherwise.
 
         Raises:
             ModelError: if the scene has no points.
         """
-        cloud = self.points.encode(scene)
+        cloud = self.points.encode(scene, proposals)
         found = cloud.detections
         best_O = np.argsort(-found.scores, kind="stable")
         point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.num_points)
@@ -92,6 +99,9 @@ class Job:
     """Scenes and views in, features out: three folders and what lies between them."""
 
     encoders: Encoders
+    masks: Masks | None
+    """Proposals made elsewhere; None for the detector's own."""
+
     scenes: Path
     views: Path
     features: Path
@@ -99,7 +109,8 @@ class Job:
     def encode(self, scene_id: str) -> None:
         """Encode one scene, and write its features."""
         scene, views = Scene.load(self.scenes, scene_id), Views.load(self.views, scene_id)
-        self.encoders.encode(scene, views).save(self.features)
+        proposals = None if self.masks is None else self.masks.read(scene)
+        self.encoders.encode(scene, views, proposals).save(self.features)
 
     def run(self, scene_ids: Sequence[str], *, processes: int) -> None:
         """Encode every scene whose features are not there yet; the files do not depend on `processes`.
