@@ -1,5 +1,6 @@
 """Scenes and questions through tiny, untrained, real encoders."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Encode, Params, Render
 from r1pipe.scenes.scene import Scene, scene_ids
-from r1pipe.views.views import render_scene
+from r1pipe.views.views import Views, render_scene
 
 ROOT = Path(__file__).parents[1]
 RENDER = Render(size=(32, 32), fov=90.0, num_ring=3, eye_height=1.5, max_frames=1, point_radius=1)
@@ -134,6 +135,20 @@ def test_finished_scenes_are_not_encoded_again(folder, encoders, tmp_path):
     job.run(scene_ids(folder / "scenes"), processes=1)
     assert (tmp_path / "room1_00.safetensors").stat().st_mtime_ns == before
     assert SceneFeatures.load(tmp_path, "room2_00").scene_id == "room2_00"
+
+
+def test_one_scene_at_a_time_is_in_memory(folder, encoders, tmp_path, monkeypatch):
+    load, loaded = Views.load, []
+
+    def watched(*where):
+        assert [views() for views in loaded] == [None] * len(loaded)
+        found = load(*where)
+        loaded.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Views, "load", watched)
+    Job(encoders, None, folder / "scenes", folder / "views", tmp_path).run(scene_ids(folder / "scenes"), processes=1)
+    assert len(loaded) == len(scene_ids(folder / "scenes"))
 
 
 def test_a_worker_s_error_reaches_the_caller(folder, encoders, tmp_path):

@@ -3,6 +3,8 @@
 Shape suffixes: V views, P points, O detections.
 """
 
+import ctypes
+import itertools
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +28,9 @@ from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.scores import embed_visible, greedy_coverage
 from r1pipe.views.views import Views
+
+TRIM_EVERY = 16
+"""Scenes between two returns of freed memory to the system."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ class Job:
         scene, views = Scene.load(self.scenes, scene_id), Views.load(self.views, scene_id)
         proposals = None if self.masks is None else self.masks.read(scene)
         self.encoders.encode(scene, views, proposals).save(self.features)
+        if next(_encoded) % TRIM_EVERY == 0:
+            _trim()
 
     def run(self, scene_ids: Sequence[str], *, processes: int) -> None:
         """Encode every scene whose features are not there yet; the files do not depend on `processes`.
@@ -134,6 +141,15 @@ class Job:
         context = multiprocessing.get_context("fork")
         with context.Pool(processes, initializer=_adopt, initargs=(self,)) as pool:
             yield pool.imap_unordered(_encode, scene_ids, chunksize=1)
+
+
+_encoded = itertools.count(1)
+"""Scenes of this process."""
+
+
+def _trim() -> None:
+    """Return what earlier scenes have freed; glibc keeps it, in pieces that fit no scene of another size."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 _jobs: list[Job] = []
