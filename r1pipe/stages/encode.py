@@ -1,5 +1,7 @@
 """Take every scene, its views and every question through the frozen encoders (stage `encode`)."""
 
+import os
+
 from r1pipe.datasets.manifest import Manifest
 from r1pipe.datasets.sample import Sample
 from r1pipe.files import read_models, whole
@@ -10,6 +12,9 @@ from r1pipe.params import Params
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
+
+CLUSTER = "R1PIPE_RAY_ADDRESS"
+"""Environment variable with the address of a Ray cluster that encodes the scenes; no parameter, for the files are the same."""
 
 
 def main(params: Params) -> None:
@@ -22,7 +27,7 @@ def main(params: Params) -> None:
     with in_progress("encode", [params.base, params.encode], inputs) as work:
         features = work / "features"
         job = Job(encoders, masks, paths.scenes, paths.views, features)
-        job.run(scene_ids(paths.scenes), processes=params.base.threads)
+        job.run(scene_ids(paths.scenes), processes=params.base.threads, cluster=os.environ.get(CLUSTER))
         TextTable.embed((sample.question for sample in samples), encoders.clip).save(features)
         with whole(paths.features) as draft:
             features.rename(draft)

@@ -6,7 +6,7 @@ Shape suffixes: V views, P points, O detections.
 import ctypes
 import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from r1pipe.files import remove_drafts
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.depth import DepthEncoder
 from r1pipe.models.encoders.detector import Proposal
@@ -35,13 +36,14 @@ TRIM_EVERY = 16
 
 @dataclass(frozen=True)
 class Encoders:
-    """The frozen encoders, and to how many regions a cloud is pooled."""
+    """The frozen encoders, where they came from and how they are used."""
 
     clip: Clip
     image: ImageEncoder
     depth: DepthEncoder
     points: PointEncoder
-    num_points: int
+    folder: Path
+    params: Encode
 
     @classmethod
     def load(cls, folder: Path, params: Encode) -> Self:
@@ -55,7 +57,11 @@ class Encoders:
         depth, points = DepthEncoder.load(folder / "depth"), PointEncoder.load(folder / "points")
         for encoder in (clip, image, depth):
             encoder.batch_size = params.batch_size
-        return cls(clip, image, depth, points, params.num_points)
+        return cls(clip, image, depth, points, folder, params)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path, Encode]]:
+        """What another process gets: where to load them from, not gigabytes of weights."""
+        return Encoders.load, (self.folder, self.params)
 
     def encode(self, scene: Scene, views: Views, proposals: Sequence[Proposal] | None = None) -> SceneFeatures:
         """Everything that the model will know of a scene; annotations are not looked at.
@@ -71,7 +77,7 @@ class Encoders:
         cloud = self.points.encode(scene, proposals)
         found = cloud.detections
         best_O = np.argsort(-found.scores, kind="stable")
-        point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.num_points)
+        point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.params.num_points)
         with _half_precision():
             view_features = self.image.encode(views.rgb)
             depth_features = self.depth.encode(views.rgb)
@@ -119,22 +125,33 @@ class Job:
         if next(_encoded) % TRIM_EVERY == 0:
             _trim()
 
-    def run(self, scene_ids: Sequence[str], *, processes: int) -> None:
-        """Encode every scene whose features are not there yet; the files do not depend on `processes`.
+    def run(self, scene_ids: Sequence[str], *, processes: int, cluster: str | None = None) -> None:
+        """Encode every scene whose features are not there yet; the files do not depend on who encodes them.
 
         Args:
             scene_ids: the scenes.
             processes: workers of one thread each, where there is no GPU; with one, the GPU does the work.
+            cluster: address of a Ray cluster that does the work instead.
+
+        Raises:
+            MissingError: if there is no such cluster, or Ray is not installed.
         """
         left = [scene_id for scene_id in scene_ids if not (self.features / f"{scene_id}.safetensors").is_file()]
-        with self._mapped(left, 1 if torch.cuda.is_available() else processes) as done:
+        with self._mapped(left, processes, cluster) as done:
             for _ in track(done, "encode", total=len(left)):
                 pass
+        remove_drafts(self.features)
 
     @contextmanager
-    def _mapped(self, scene_ids: Sequence[str], processes: int) -> Iterator[Iterator[None]]:
+    def _mapped(self, scene_ids: Sequence[str], processes: int, cluster: str | None) -> Iterator[Iterator[None]]:
         """`encode` of every scene, as an iterator that is as long as the scenes."""
-        if processes == 1:
+        if cluster is not None:
+            from r1pipe.models.encoders.cluster import spread
+
+            with spread(self.encode, scene_ids, cluster) as done:
+                yield done
+            return
+        if processes == 1 or torch.cuda.is_available():
             yield map(self.encode, scene_ids)
             return
         # Forked: weights and imports are shared, not loaded again; safe, because a child runs torch on one thread.
