@@ -15,6 +15,8 @@ from r1pipe.errors import DataError, MissingError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+_DRAFT = ".draft-"
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -24,7 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: numpy and safetensors choose by it.
-    draft = path.with_name(f".draft-{os.getpid()}-{path.name}")
+    draft = path.with_name(f"{_DRAFT}{os.getpid()}-{path.name}")
     _remove(draft)
     try:
         yield draft
@@ -32,6 +34,12 @@ def whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(path)  # rename() replaces a file, but not a folder that holds something
         draft.replace(path)
     finally:
+        _remove(draft)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed processes have left of `whole`; nobody may be writing there."""
+    for draft in folder.glob(f"{_DRAFT}*"):
         _remove(draft)
 
 

@@ -264,6 +264,10 @@ class Encode(Section):
     batch_size: Count
     """Views a forward pass."""
 
+    proposals: Path | None
+    """A directory of masks made elsewhere, `<scene_id>.npz` as Mask3D exports them, in place of the detector's own
+    grouping; null for the latter. DVC knows it by its name: name another when the files change."""
+
 
 class Faults(Section):
     """How often the scripted teacher commits each fault, as a share of the samples."""

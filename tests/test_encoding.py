@@ -1,62 +1,23 @@
 """Scenes and questions through tiny, untrained, real encoders."""
 
-from pathlib import Path
+import weakref
 
 import numpy as np
 import pytest
-import torch
+from tiny_encoders import ENCODE, NUM_POINTS, NUM_VIEWS, RENDER, room, write_stages
 
 from r1pipe.errors import MissingError, ModelError
-from r1pipe.models.encoders.clip import Clip
-from r1pipe.models.encoders.depth import DepthEncoder
 from r1pipe.models.encoders.encoding import Encoders, Job
-from r1pipe.models.encoders.image import ImageEncoder
-from r1pipe.models.encoders.points import PointEncoder, PointNetwork, Settings
 from r1pipe.models.encoders.regions import farthest_points, pool_regions
 from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Encode, Params, Render
 from r1pipe.scenes.scene import Scene, scene_ids
-from r1pipe.views.views import render_scene
-
-ROOT = Path(__file__).parents[1]
-RENDER = Render(size=(32, 32), fov=90.0, num_ring=3, eye_height=1.5, max_frames=1, point_radius=1)
-NUM_VIEWS, NUM_POINTS = 5, 4
-ENCODE = Encode(num_points=NUM_POINTS, batch_size=2)
-
-
-def room(scene_id, seed):
-    rng = np.random.default_rng(seed)
-    xyz = rng.uniform(size=(1500, 3)) * [4, 3, 2.5]
-    xyz[::2, 2] = 0
-    rgb = rng.integers(0, 256, (1500, 3), dtype=np.uint8)
-    return Scene(scene_id, xyz.astype(np.float32), rgb, np.full(1500, -1, np.int32), ())
+from r1pipe.views.views import Views, render_scene
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Backbones, scenes and views, as the stages before leave them."""
-    folder = tmp_path_factory.mktemp("encoding")
-    torch.manual_seed(0)
-    tower = {"layers": 1, "width": 32}
-    clip = {
-        "embed_dim": 16,
-        "vision_cfg": {**tower, "image_size": 32, "patch_size": 8, "head_width": 16},
-        "text_cfg": {**tower, "context_length": 16, "heads": 2, "vocab_size": 49408},
-    }
-    Clip.new(clip).save(folder / "backbones" / "clip")
-    small = {"image_size": 32, "patch_size": 8, "hidden_size": 32}
-    ImageEncoder.new(**small, layers=1).save(folder / "backbones" / "image")
-    DepthEncoder.new(**small, layers=4).save(folder / "backbones" / "depth")
-    params = Params.load(ROOT / "params.yaml").backbones
-    classes = ("nothing", "wall", "chair")
-    settings = Settings(points=params.points, detector=params.detector, classes=classes, structure=("wall",))
-    PointEncoder(settings, PointNetwork(params.points, len(classes))).save(folder / "backbones" / "points")
-    for number in range(4):
-        scene = room(f"room{number}_00", number)
-        scene.save(folder / "scenes")
-        render_scene(scene, RENDER).save(folder / "views")
-    return folder
+    return write_stages(tmp_path_factory.mktemp("encoding"))
 
 
 @pytest.fixture(scope="module")
@@ -117,18 +78,18 @@ def test_a_missing_encoder_is_an_error(folder, tmp_path):
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_files_do_not_depend_on_how_many_work_on_them(folder, encoders, tmp_path, processes):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     job.run(scene_ids(folder / "scenes"), processes=processes)
     assert scene_ids(tmp_path) == scene_ids(folder / "scenes")
     for scene_id in scene_ids(tmp_path):
         one = folder / "alone" / f"{scene_id}.safetensors"
         if not one.is_file():
-            Job(encoders, folder / "scenes", folder / "views", one.parent).encode(scene_id)
+            Job(encoders, None, folder / "scenes", folder / "views", one.parent).encode(scene_id)
         assert one.read_bytes() == (tmp_path / one.name).read_bytes()
 
 
 def test_finished_scenes_are_not_encoded_again(folder, encoders, tmp_path):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     job.encode("room1_00")
     before = (tmp_path / "room1_00.safetensors").stat().st_mtime_ns
     job.run(scene_ids(folder / "scenes"), processes=1)
@@ -136,8 +97,29 @@ def test_finished_scenes_are_not_encoded_again(folder, encoders, tmp_path):
     assert SceneFeatures.load(tmp_path, "room2_00").scene_id == "room2_00"
 
 
+def test_what_a_killed_worker_left_is_no_scene_and_goes(folder, encoders, tmp_path):
+    (tmp_path / ".draft-1-room0_00.safetensors").write_bytes(b"half")
+    assert scene_ids(tmp_path) == []
+    Job(encoders, None, folder / "scenes", folder / "views", tmp_path).run(["room0_00"], processes=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["room0_00.safetensors"]
+
+
+def test_one_scene_at_a_time_is_in_memory(folder, encoders, tmp_path, monkeypatch):
+    load, loaded = Views.load, []
+
+    def watched(*where):
+        assert [views() for views in loaded] == [None] * len(loaded)
+        found = load(*where)
+        loaded.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Views, "load", watched)
+    Job(encoders, None, folder / "scenes", folder / "views", tmp_path).run(scene_ids(folder / "scenes"), processes=1)
+    assert len(loaded) == len(scene_ids(folder / "scenes"))
+
+
 def test_a_worker_s_error_reaches_the_caller(folder, encoders, tmp_path):
-    job = Job(encoders, folder / "scenes", folder / "views", tmp_path)
+    job = Job(encoders, None, folder / "scenes", folder / "views", tmp_path)
     with pytest.raises(MissingError, match="room9_00"):
         job.run(["room9_00", "room1_00"], processes=2)
 

@@ -178,7 +178,7 @@ def test_the_lock_answers_to_the_project():
 
 @pytest.mark.parametrize("module", ["r1pipe", "r1pipe.params", "r1pipe.response", "r1pipe.geometry", "r1pipe.cli"])
 def test_light_modules_import_nothing_heavy(module):
-    heavy = "torch transformers trl spconv prefect bentoml gradio great_expectations google.genai"
+    heavy = "ray torch transformers trl spconv prefect bentoml gradio great_expectations google.genai"
     code = f"import sys, {module}; print(*[m for m in {heavy.split()!r} if m in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == ""

@@ -143,7 +143,7 @@ BAD_SCANS = {
     "more vertices than bytes": ("room.ply", ply(f"element vertex 4000000000\n{VERTEX}"), "bytes"),
     "no archive": ("room.npz", b"zip?", "NumPy archive"),
     "no colours": ("room.npz", npz(xyz=np.zeros((200, 3))), "xyz and rgb"),
-    "pickled": ("room.npz", npz(xyz=np.array([{}] * 3, object), rgb=np.zeros((3, 3))), "shape (P, 3)"),
+    "pickled": ("room.npz", npz(xyz=np.array([[{}] * 3] * 3, object), rgb=np.zeros((3, 3))), "Expected numbers in xyz"),
     "millimetres": ("room.npz", npz(xyz=np.random.default_rng(0).uniform(0, 4000, (200, 3)), rgb=np.zeros((200, 3))), "metres"),
     "infinite": ("room.npz", npz(xyz=np.full((200, 3), np.inf), rgb=np.zeros((200, 3))), "finite"),
     "five points": ("room.npz", npz(xyz=np.zeros((5, 3)), rgb=np.zeros((5, 3))), "points"),

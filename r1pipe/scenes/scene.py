@@ -128,5 +128,5 @@ def load_objects(folder: Path, scene_id: str) -> tuple[SceneObject, ...]:
 
 
 def scene_ids(folder: Path) -> list[str]:
-    """The scenes of a folder, sorted."""
-    return sorted(path.stem for path in folder.glob("*.safetensors"))
+    """The scenes of a folder, sorted; a draft of `files.whole` is none."""
+    return sorted(path.stem for path in folder.glob("[!.]*.safetensors"))

@@ -1,4 +1,4 @@
-"""A scan from a file or a folder: checked, bounded, thinned, and taken through the frozen encoders.
+"""A scan from a file or a folder: checked, bounded and thinned.
 
 Shape suffixes: P points. Frame: metres, z up.
 """
@@ -6,22 +6,18 @@ Shape suffixes: P points. Frame: metres, z up.
 import hashlib
 import io
 import tempfile
-import zipfile
 from pathlib import Path
-from typing import IO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from r1pipe.datasets.labels import LabelMap
+from r1pipe.datasets.npz import read_arrays
 from r1pipe.datasets.ply import read_vertices
 from r1pipe.datasets.scannet import read_scan as read_scannet
 from r1pipe.errors import DataError, MissingError
-from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Render
 from r1pipe.scenes.scene import NO_INSTANCE, Scene
 from r1pipe.scenes.thin import thin
-from r1pipe.views.views import Views, render_scene
 
 MAX_BYTES = 200_000_000
 """Largest scan file that is opened."""
@@ -32,27 +28,6 @@ MAX_POINTS = 5_000_000
 MIN_POINTS = 100
 MAX_EXTENT_M = 100.0
 """A larger room is most likely in millimetres."""
-
-
-class SceneEncoder(Protocol):
-    """What `r1pipe.models.encoders.encoding.Encoders` offers here."""
-
-    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
-        """The frozen encoders' view of a scene."""
-        ...
-
-
-def encode_scan(scan: Path | Scene, encoders: SceneEncoder, *, render: Render, voxel_size: float) -> SceneFeatures:
-    """What the encoders make of a scan: views rendered as in stage `render`, features as in stage `encode`.
-
-    Args:
-        scan: a ScanNet scan folder, a `.ply` or `.npz` file (`xyz` metres z up, `rgb` 0..255), or a scene already read.
-        encoders: the frozen encoders.
-        render: how views are taken; real RGB-D frames are not needed.
-        voxel_size: metres, the grid on which the cloud is thinned.
-    """
-    scene = scan if isinstance(scan, Scene) else read_scan(scan, voxel_size=voxel_size)
-    return encoders.encode(scene, render_scene(scene, render))
 
 
 def read_scan(path: Path, *, voxel_size: float) -> Scene:
@@ -105,44 +80,11 @@ def _check(xyz_P3: NDArray[np.float32], name: str) -> None:
 
 
 def _read_npz(content: bytes, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            arrays = [_read_member(archive, key, name) for key in ("xyz", "rgb")]
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"Expected a NumPy archive in {name}, found one that does not read: {error}.") from None
-    xyz_P3, rgb_P3 = arrays
+    shape = (range(MAX_POINTS + 1), range(3, 4))
+    xyz_P3, rgb_P3 = read_arrays(io.BytesIO(content), {"xyz": shape, "rgb": shape}, name, max_bytes=MAX_BYTES)
     if xyz_P3.shape != rgb_P3.shape:
         raise DataError(f"Expected one colour a point in {name}, found {len(xyz_P3)} points, {len(rgb_P3)} colours.")
     return xyz_P3.astype(np.float32), _colours(rgb_P3, name)
-
-
-def _read_member(archive: zipfile.ZipFile, key: str, name: str) -> NDArray[np.generic]:
-    """One `(P, 3)` array of an archive; its header is believed only within the bounds."""
-    member = f"{key}.npy"
-    if member not in archive.namelist():
-        raise DataError(f"Expected arrays xyz and rgb in {name}, found {sorted(archive.namelist())}.")
-    if archive.getinfo(member).file_size > MAX_BYTES:
-        raise DataError(f"Expected at most {MAX_BYTES:,} bytes of {key} in {name}, found more.")
-    with archive.open(member) as file:
-        shape, dtype = _npy_header(file)
-    if len(shape) != 2 or shape[1] != 3 or shape[0] > MAX_POINTS:
-        raise DataError(f"Expected {key} of shape (P, 3), P at most {MAX_POINTS:,}, in {name}, found {shape}.")
-    if dtype.kind not in "fiu":
-        raise DataError(f"Expected numbers in {key} of {name}, found {dtype}.")
-    with archive.open(member) as file:
-        array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"its array format is version {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return shape, dtype
 
 
 def _colours(rgb_P3: NDArray[np.generic], name: str) -> NDArray[np.uint8]:

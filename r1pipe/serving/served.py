@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import Box
@@ -16,7 +16,7 @@ from r1pipe.response import Response, answer_boxes, identifier, identifiers, par
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving.answer import Answer, Ask, Mention, SceneRow, ViewScore
 from r1pipe.serving.bundle import Bundle
-from r1pipe.serving.scans import SceneEncoder, decode_scan
+from r1pipe.serving.scans import decode_scan
 from r1pipe.views.views import Views, render_scene
 
 if TYPE_CHECKING:
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 MAX_UPLOADS = 16
 """Uploaded rooms that a server remembers; the oldest is forgotten."""
+
+
+class SceneEncoder(Protocol):
+    """What `r1pipe.models.encoders.encoding.Encoders` offers here."""
+
+    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
+        """The frozen encoders' view of a scene."""
+        ...
 
 
 class Room(NamedTuple):

@@ -3,8 +3,10 @@
 Shape suffixes: V views, P points, O detections.
 """
 
+import ctypes
+import itertools
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from r1pipe.files import remove_drafts
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.depth import DepthEncoder
+from r1pipe.models.encoders.detector import Proposal
 from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.models.encoders.points import PointEncoder
+from r1pipe.models.encoders.proposals import Masks
 from r1pipe.models.encoders.regions import pool_regions
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Encode
@@ -25,16 +30,20 @@ from r1pipe.scenes.scene import Scene
 from r1pipe.views.scores import embed_visible, greedy_coverage
 from r1pipe.views.views import Views
 
+TRIM_EVERY = 16
+"""Scenes between two returns of freed memory to the system."""
+
 
 @dataclass(frozen=True)
 class Encoders:
-    """The frozen encoders, and to how many regions a cloud is pooled."""
+    """The frozen encoders, where they came from and how they are used."""
 
     clip: Clip
     image: ImageEncoder
     depth: DepthEncoder
     points: PointEncoder
-    num_points: int
+    folder: Path
+    params: Encode
 
     @classmethod
     def load(cls, folder: Path, params: Encode) -> Self:
@@ -48,18 +57,27 @@ class Encoders:
         depth, points = DepthEncoder.load(folder / "depth"), PointEncoder.load(folder / "points")
         for encoder in (clip, image, depth):
             encoder.batch_size = params.batch_size
-        return cls(clip, image, depth, points, params.num_points)
+        return cls(clip, image, depth, points, folder, params)
 
-    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Path, Encode]]:
+        """What another process gets: where to load them from, not gigabytes of weights."""
+        return Encoders.load, (self.folder, self.params)
+
+    def encode(self, scene: Scene, views: Views, proposals: Sequence[Proposal] | None = None) -> SceneFeatures:
         """Everything that the model will know of a scene; annotations are not looked at.
+
+        Args:
+            scene: points and colours.
+            views: its candidate views.
+            proposals: what may be an object, where that was found elsewhere; the detector's own grouping otherwise.
 
         Raises:
             ModelError: if the scene has no points.
         """
-        cloud = self.points.encode(scene)
+        cloud = self.points.encode(scene, proposals)
         found = cloud.detections
         best_O = np.argsort(-found.scores, kind="stable")
-        point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.num_points)
+        point_xyz, point_features = pool_regions(cloud.xyz, cloud.features, self.params.num_points)
         with _half_precision():
             view_features = self.image.encode(views.rgb)
             depth_features = self.depth.encode(views.rgb)
@@ -92,6 +110,9 @@ class Job:
     """Scenes and views in, features out: three folders and what lies between them."""
 
     encoders: Encoders
+    masks: Masks | None
+    """Proposals made elsewhere; None for the detector's own."""
+
     scenes: Path
     views: Path
     features: Path
@@ -99,30 +120,53 @@ class Job:
     def encode(self, scene_id: str) -> None:
         """Encode one scene, and write its features."""
         scene, views = Scene.load(self.scenes, scene_id), Views.load(self.views, scene_id)
-        self.encoders.encode(scene, views).save(self.features)
+        proposals = None if self.masks is None else self.masks.read(scene)
+        self.encoders.encode(scene, views, proposals).save(self.features)
+        if next(_encoded) % TRIM_EVERY == 0:
+            _trim()
 
-    def run(self, scene_ids: Sequence[str], *, processes: int) -> None:
-        """Encode every scene whose features are not there yet; the files do not depend on `processes`.
+    def run(self, scene_ids: Sequence[str], *, processes: int, cluster: str | None = None) -> None:
+        """Encode every scene whose features are not there yet; the files do not depend on who encodes them.
 
         Args:
             scene_ids: the scenes.
             processes: workers of one thread each, where there is no GPU; with one, the GPU does the work.
+            cluster: address of a Ray cluster that does the work instead.
+
+        Raises:
+            MissingError: if there is no such cluster, or Ray is not installed.
         """
         left = [scene_id for scene_id in scene_ids if not (self.features / f"{scene_id}.safetensors").is_file()]
-        with self._mapped(left, 1 if torch.cuda.is_available() else processes) as done:
+        with self._mapped(left, processes, cluster) as done:
             for _ in track(done, "encode", total=len(left)):
                 pass
+        remove_drafts(self.features)
 
     @contextmanager
-    def _mapped(self, scene_ids: Sequence[str], processes: int) -> Iterator[Iterator[None]]:
+    def _mapped(self, scene_ids: Sequence[str], processes: int, cluster: str | None) -> Iterator[Iterator[None]]:
         """`encode` of every scene, as an iterator that is as long as the scenes."""
-        if processes == 1:
+        if cluster is not None:
+            from r1pipe.models.encoders.cluster import spread
+
+            with spread(self.encode, scene_ids, cluster) as done:
+                yield done
+            return
+        if processes == 1 or torch.cuda.is_available():
             yield map(self.encode, scene_ids)
             return
         # Forked: weights and imports are shared, not loaded again; safe, because a child runs torch on one thread.
         context = multiprocessing.get_context("fork")
         with context.Pool(processes, initializer=_adopt, initargs=(self,)) as pool:
             yield pool.imap_unordered(_encode, scene_ids, chunksize=1)
+
+
+_encoded = itertools.count(1)
+"""Scenes of this process."""
+
+
+def _trim() -> None:
+    """Return what earlier scenes have freed; glibc keeps it, in pieces that fit no scene of another size."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 _jobs: list[Job] = []

@@ -21,7 +21,7 @@ from r1pipe.datasets.nyu40 import NYU40
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.files import explain, whole
 from r1pipe.models.encoders.cloud import IN_CHANNELS, Grid, Members, gather, voxelise
-from r1pipe.models.encoders.detector import Detections, best_first, propose
+from r1pipe.models.encoders.detector import Detections, Proposal, best_first, propose
 from r1pipe.models.encoders.heads import Described, Groups, ObjectHead, Votes, VoxelHead
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.serialization import CURVES
@@ -174,8 +174,12 @@ class PointEncoder:
         """The class of an annotated object under the detector's rule; empty where it has none."""
         return class_name(thing, self.settings.detector)
 
-    def encode(self, scene: Scene) -> PointFeatures:
+    def encode(self, scene: Scene, proposals: Sequence[Proposal] | None = None) -> PointFeatures:
         """Features of the scene's voxels, and its objects; annotations are not looked at.
+
+        Args:
+            scene: points and colours.
+            proposals: what may be an object, where that was found elsewhere; the detector's own grouping otherwise.
 
         Raises:
             ModelError: if the scene has no points.
@@ -183,14 +187,22 @@ class PointEncoder:
         grid = voxelise(scene.xyz, scene.rgb, self.settings.points.voxel_size)
         with torch.inference_mode():
             features_MD, votes = self.network([grid])
-            found = self._detect(scene, grid, features_MD, votes)
+            voted_M6 = voted_boxes(votes.box, grid)
+            if proposals is None:
+                proposals = self._propose(scene, grid, votes, voted_M6)
+            found = self._detect(scene, grid, features_MD, voted_M6, proposals)
         return PointFeatures(grid.xyz, features_MD.cpu().numpy(), found)
 
-    def _detect(self, scene: Scene, grid: Grid, features_MD: Tensor, votes: Votes) -> Detections:
+    def _propose(self, scene: Scene, grid: Grid, votes: Votes, voted_M6: Float32) -> list[Proposal]:
+        """The detector's own grouping."""
+        thing_P = thing_probability(votes.classes, self.settings.is_thing)[grid.of_point]
+        return propose(scene.xyz, scene.rgb, thing_P, voted_M6[grid.of_point], self.settings.detector)
+
+    def _detect(
+        self, scene: Scene, grid: Grid, features_MD: Tensor, voted_M6: Float32, proposals: Sequence[Proposal]
+    ) -> Detections:
         """The proposals that are objects, best first."""
-        settings, voted_M6 = self.settings, voted_boxes(votes.box, grid)
-        thing_P = thing_probability(votes.classes, settings.is_thing)[grid.of_point]
-        proposals = propose(scene.xyz, scene.rgb, thing_P, voted_M6[grid.of_point], settings.detector)
+        settings = self.settings
         if not proposals:
             empty = np.zeros((0, self.hidden_size + 6), np.float32)
             return Detections(empty[:, 6:], empty[:, :6], empty[:, 0], ())
