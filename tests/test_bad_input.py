@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny_scans import IDS, OBJECTS, corners, ply, write, write_root
@@ -15,6 +16,11 @@ from r1pipe.datasets.manifest import build
 
 REPOSITORY = Path(__file__).parents[1]
 TRAIN = IDS["train"]
+ASCII = (
+    "ply\nformat ascii 1.0\nelement vertex 33\n"
+    + "".join(f"property float {name}\n" for name in ("x", "y", "z", "red", "green", "blue"))
+    + "end_header\n"
+)
 HEAD = "ply\nformat binary_little_endian 1.0\n"
 
 
@@ -69,6 +75,20 @@ def ply_has_nan(root):
     xyz = corners(*OBJECTS[0][1:])
     xyz[3, 1] = float("nan")
     mesh(root).write_bytes(ply(xyz))
+
+
+def ply_is_empty(root):
+    mesh(root).write_bytes(ply(np.zeros((0, 3)), count="0"))
+
+
+def ply_is_in_millimetres(root):
+    xyz = np.concatenate([corners(low, size) for _, low, size in OBJECTS] + [[[2.0, 2.0, 2.0]]])
+    mesh(root).write_bytes(ply(xyz * 1000))
+
+
+def ply_has_16_bit_colours(root):
+    rows = "".join(f"{i % 5} {i % 3} 0 0 0 {i * 1000}\n" for i in range(33))
+    mesh(root).write_text(f"{ASCII}{rows}")
 
 
 def faces_are_squares(root):
@@ -166,6 +186,9 @@ BROKEN = [
     (ply_counts_in_words, ["element <name> <count>", "vertex many"]),
     (ply_has_no_colour, ["x y z red green blue", "['red']"]),
     (ply_has_nan, ["finite coordinates", "found 1 vertices", "row 3"]),
+    (ply_is_empty, ["_vh_clean_2.ply", "found 0 vertices"]),
+    (ply_is_in_millimetres, ["room in metres, at most 100 across", TRAIN, "found 4,000", "as if in millimetres"]),
+    (ply_has_16_bit_colours, ["0..255", "_vh_clean_2.ply", "in 32 of 33 points", "first [0.0, 0.0, 1000.0]"]),
     (faces_are_squares, ["triangles", "_vh_clean_2.ply"]),
     (segments_are_short, ["segIndices of 33 vertices", "segs.json", "found 32"]),
     (segments_are_words, ["whole numbers as segIndices", "segs.json"]),

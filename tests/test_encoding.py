@@ -70,6 +70,15 @@ def test_other_colours_give_other_views_and_points(encoders, encoded):
         assert np.abs(getattr(other, name) - getattr(encoded, name)).max() > 1e-4, name
 
 
+@pytest.mark.parametrize("points", [1, 2, 40])
+def test_a_cloud_of_few_points_is_encoded(encoders, points):
+    full = room("few_00", 0)
+    few = Scene("few_00", full.xyz[:points], full.rgb[:points], full.instance[:points], ())
+    found = encoders.encode(few, render_scene(few, RENDER))
+    assert found.point_features.shape == (NUM_POINTS, encoders.points.hidden_size)
+    assert all(np.isfinite(value).all() for value in vars(found).values() if isinstance(value, np.ndarray))
+
+
 def test_a_missing_encoder_is_an_error(folder, tmp_path):
     (tmp_path / "clip").symlink_to(folder / "backbones" / "clip")
     with pytest.raises(MissingError, match="image"):

@@ -172,9 +172,9 @@ def spoil_box(world, scene_id, factor):
     world.scenes[scene_id] = Scene(scene_id, scene.xyz, scene.rgb, scene.instance, (*scene.objects[:3], boxed))
 
 
-def cloud_in_millimetres(world):
+def cloud_too_wide(world):
     scene = world.scenes["scene0707_00"]
-    world.scenes[scene.id] = Scene(scene.id, scene.xyz * 1000, scene.rgb, scene.instance, scene.objects)
+    world.scenes[scene.id] = Scene(scene.id, scene.xyz * 20, scene.rgb, scene.instance, scene.objects)
 
 
 def duplicate_id(world):
@@ -222,7 +222,7 @@ def unprepared_scene(world):
             {"room_in_one_split", "layout_in_one_split", "question_in_training", "some_texts"},
         ),
         (
-            [box_in_millimetres, cloud_in_millimetres, box_too_large, stale_draft, unknown_object],
+            [box_in_millimetres, cloud_too_wide, box_too_large, stale_draft, unknown_object],
             {"box_in_metres", "scene_in_metres", "box_inside_scene", "draft_of_sample", "known_objects"},
         ),
         (

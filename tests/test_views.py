@@ -226,12 +226,6 @@ def test_the_ceiling_does_not_block_the_top_view():
     np.testing.assert_array_equal(views.index[RENDER.num_ring] >= 0, views.depth[RENDER.num_ring] > 0)
 
 
-def test_a_scene_without_points_is_an_error():
-    none = Scene("none_00", np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros(0, np.int32), ())
-    with pytest.raises(DataError, match="none_00"):
-        candidates(none, RENDER)
-
-
 def test_views_come_back_as_saved_and_the_file_is_the_same_twice(tmp_path):
     views = render_scene(room(), RENDER)
     views.save(tmp_path)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from plyfile import PlyData, PlyParseError
 
 from r1pipe.errors import DataError, MissingError
+from r1pipe.scenes.colours import as_bytes
 
 _SIZES = {
     **dict.fromkeys(("char", "uchar", "int8", "uint8"), 1),
@@ -37,8 +38,8 @@ def read_vertices(path: Path) -> Vertices:
 
     Raises:
         MissingError: if there is no such file.
-        DataError: if the header promises more than the file holds, a property is missing, or a coordinate is not
-            finite.
+        DataError: if the header promises more than the file holds, a property is missing, a coordinate is not finite,
+            or a colour is no number of 0..255.
     """
     if not path.is_file():
         raise MissingError(f"Expected a PLY file at {path}, found none.")
@@ -64,7 +65,7 @@ def _vertices(data: NDArray[np.void], path: Path) -> Vertices:
             f"Expected finite coordinates in {path}, found {broken.sum()} vertices that are not, "
             f"the first at row {broken.argmax()}."
         )
-    return Vertices(xyz_P3, np.stack([data[name] for name in _FIELDS[3:]], axis=1).astype(np.uint8))
+    return Vertices(xyz_P3, as_bytes(np.stack([data[name] for name in _FIELDS[3:]], axis=1), f"{path}"))
 
 
 def _header(path: Path) -> tuple[list[list[str]], int]:

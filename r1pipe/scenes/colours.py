@@ -1,10 +1,12 @@
-"""Names of colours: the nearest of ten that people agree on."""
+"""Colours as bytes, and their names: the nearest of ten that people agree on."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+
+from r1pipe.errors import DataError
 
 NAMED: Mapping[str, tuple[int, int, int]] = MappingProxyType(
     {
@@ -24,6 +26,26 @@ NAMED: Mapping[str, tuple[int, int, int]] = MappingProxyType(
 
 _NAMES = tuple(NAMED)
 _RGB_C3 = np.array(list(NAMED.values()), dtype=np.float64)
+
+
+def as_bytes(rgb_P3: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
+    """Colours of a file as 0..255; of fractions none of which is above 1, 1 is full.
+
+    Raises:
+        DataError: if a colour is no number of 0..255.
+    """
+    if rgb_P3.dtype == np.uint8:
+        return rgb_P3.astype(np.uint8)
+    values_P3 = rgb_P3.astype(np.float64)
+    wrong_P = ~((values_P3 >= 0) & (values_P3 <= 255)).all(axis=1)
+    if wrong_P.any():
+        raise DataError(
+            f"Expected colours of 0..255 in {where}, found others in {wrong_P.sum():,} of {len(rgb_P3):,} points, "
+            f"first {values_P3[wrong_P.argmax()].tolist()}."
+        )
+    # Half of the tools that write float colours mean 0..1.
+    scale = 255.0 if rgb_P3.dtype.kind == "f" and values_P3.max(initial=0) <= 1 else 1.0
+    return np.asarray(np.rint(values_P3 * scale), np.uint8)
 
 
 def colour_name(rgb: ArrayLike) -> str:

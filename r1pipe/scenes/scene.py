@@ -19,6 +19,9 @@ from r1pipe.errors import DataError, MissingError
 from r1pipe.files import whole
 from r1pipe.geometry import Box
 
+MAX_EXTENT_M = 100.0
+"""Widest room; one that is wider is most likely in millimetres."""
+
 NO_INSTANCE = -1
 """The `instance` of a point that belongs to no object."""
 
@@ -55,12 +58,36 @@ class Scene:
     objects: tuple[SceneObject, ...]
 
     def __post_init__(self) -> None:
-        """Refuse arrays of different lengths."""
-        lengths = {len(self.xyz), len(self.rgb), len(self.instance)}
-        if len(lengths) != 1:
+        """Refuse what is no room in metres: every cloud becomes a scene, so nothing after this has to ask.
+
+        Raises:
+            DataError: if an array has another shape or type, there are no points, a coordinate is not finite, or the
+                room is wider than any.
+        """
+        self._check_arrays()
+        broken_P = ~np.isfinite(self.xyz).all(axis=1)
+        if broken_P.any():
             raise DataError(
-                f"Expected one length of xyz, rgb and instance in scene {self.id}, found {sorted(lengths)}."
+                f"Expected finite coordinates in scene {self.id}, found NaN or infinity in {broken_P.sum():,} of "
+                f"{len(self.xyz):,} points, the first at row {broken_P.argmax()}."
             )
+        extent = float((self.xyz.max(axis=0).astype(np.float64) - self.xyz.min(axis=0)).max())
+        if extent > MAX_EXTENT_M:
+            raise DataError(
+                f"Expected a room in metres, at most {MAX_EXTENT_M:g} across, in scene {self.id}, found {extent:,.0f}, "
+                "as if in millimetres."
+            )
+
+    def _check_arrays(self) -> None:
+        count = len(self.xyz)
+        wanted = {"xyz": ((count, 3), "float32"), "rgb": ((count, 3), "uint8"), "instance": ((count,), "int32")}
+        for name, (shape, dtype) in wanted.items():
+            array = getattr(self, name)
+            if count == 0 or array.shape != shape or array.dtype != dtype:
+                raise DataError(
+                    f"Expected {name} as {dtype} {shape if count else 'of some points'} in scene {self.id}, found "
+                    f"{array.dtype} {array.shape}."
+                )
 
     def object(self, object_id: int) -> SceneObject:
         """The object of this id.

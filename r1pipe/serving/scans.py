@@ -16,6 +16,7 @@ from r1pipe.datasets.npz import read_arrays
 from r1pipe.datasets.ply import read_vertices
 from r1pipe.datasets.scannet import read_scan as read_scannet
 from r1pipe.errors import DataError, MissingError
+from r1pipe.scenes.colours import as_bytes
 from r1pipe.scenes.scene import NO_INSTANCE, Scene
 from r1pipe.scenes.thin import thin
 
@@ -26,8 +27,6 @@ MAX_POINTS = 5_000_000
 """Most points that memory is taken for; a ScanNet scan has 50,000 to 600,000."""
 
 MIN_POINTS = 100
-MAX_EXTENT_M = 100.0
-"""A larger room is most likely in millimetres."""
 
 
 def read_scan(path: Path, *, voxel_size: float) -> Scene:
@@ -60,23 +59,15 @@ def decode_scan(content: bytes, name: str, *, voxel_size: float) -> Scene:
     if reader is None:
         raise DataError(f"Expected a scan as {' or '.join(readers)}, found {name}.")
     xyz_P3, rgb_P3 = reader(content, name)
-    _check(xyz_P3, name)
-    scene_id = f"scan-{hashlib.sha256(content).hexdigest()[:12]}"
-    return thin(_bare_scene(scene_id, xyz_P3, rgb_P3), voxel_size)
-
-
-def _bare_scene(scene_id: str, xyz_P3: NDArray[np.float32], rgb_P3: NDArray[np.uint8]) -> Scene:
-    return Scene(scene_id, xyz_P3, rgb_P3, np.full(len(xyz_P3), NO_INSTANCE, np.int32), ())
-
-
-def _check(xyz_P3: NDArray[np.float32], name: str) -> None:
     if not MIN_POINTS <= len(xyz_P3) <= MAX_POINTS:
         raise DataError(f"Expected {MIN_POINTS} to {MAX_POINTS:,} points in {name}, found {len(xyz_P3):,}.")
-    if not np.isfinite(xyz_P3).all():
-        raise DataError(f"Expected finite coordinates in {name}, found NaN or infinity.")
-    extent = float(np.ptp(xyz_P3, axis=0).max())
-    if not 0 < extent <= MAX_EXTENT_M:
-        raise DataError(f"Expected a room in metres, at most {MAX_EXTENT_M:g} m across, found {extent:g} in {name}.")
+    scene_id = f"scan-{hashlib.sha256(content).hexdigest()[:12]}"
+    try:
+        scene = Scene(scene_id, xyz_P3, rgb_P3, np.full(len(xyz_P3), NO_INSTANCE, np.int32), ())
+    except DataError as error:
+        # The sender knows the scan by its own name.
+        raise DataError(str(error).replace(f"scene {scene_id}", name)) from None
+    return thin(scene, voxel_size)
 
 
 def _read_npz(content: bytes, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -84,16 +75,7 @@ def _read_npz(content: bytes, name: str) -> tuple[NDArray[np.float32], NDArray[n
     xyz_P3, rgb_P3 = read_arrays(io.BytesIO(content), {"xyz": shape, "rgb": shape}, name, max_bytes=MAX_BYTES)
     if xyz_P3.shape != rgb_P3.shape:
         raise DataError(f"Expected one colour a point in {name}, found {len(xyz_P3)} points, {len(rgb_P3)} colours.")
-    return xyz_P3.astype(np.float32), _colours(rgb_P3, name)
-
-
-def _colours(rgb_P3: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
-    values = rgb_P3.astype(np.float64)
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 255):
-        raise DataError(f"Expected colours of 0..255 in {name}, found others.")
-    # Half of the tools that write float colours mean 0..1.
-    scale = 255.0 if rgb_P3.dtype.kind == "f" and values.max() <= 1.0 else 1.0
-    return np.asarray(np.rint(values * scale), np.uint8)
+    return xyz_P3.astype(np.float32), as_bytes(rgb_P3, name)
 
 
 def _read_ply(content: bytes, name: str) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -103,6 +85,5 @@ def _read_ply(content: bytes, name: str) -> tuple[NDArray[np.float32], NDArray[n
         try:
             vertices = read_vertices(path)
         except DataError as error:
-            # The sender knows the scan by its own name.
-            raise DataError(str(error).replace(str(path), name)) from None
+            raise DataError(str(error).replace(str(path), name)) from None  # as above
     return vertices.xyz.astype(np.float32), vertices.rgb

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from r1pipe.errors import DataError
 from r1pipe.geometry import FloatArray
 from r1pipe.params import Render
 from r1pipe.scenes.scene import Scene
@@ -47,12 +46,7 @@ def candidates(scene: Scene, params: Render, frames: Cameras | None = None) -> C
     """The ring, the top view, then real frames evenly along their path; corner cameras stand in for missing frames.
 
     Frames lend pose, focal length and optical centre (`Cameras.fitted`). Nothing is random.
-
-    Raises:
-        DataError: if the scene has no points.
     """
-    if len(scene.xyz) == 0:
-        raise DataError(f"Expected points in scene {scene.id} to place cameras, found none.")
     step = max(len(scene.xyz) // _PLACEMENT_POINTS, 1)
     xyz_P3 = scene.xyz[::step].astype(np.float64)
     content_P3 = _content(xyz_P3)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from r1pipe.errors import ModelError
 from r1pipe.models.encoders.detector import Proposal
+from r1pipe.models.ptv3.serialization import MAX_DEPTH
 
 Float32 = NDArray[np.float32]
 IN_CHANNELS = 9
@@ -49,12 +50,18 @@ def voxelise(xyz_P3: Float32, rgb_P3: NDArray[np.uint8] | Float32, size: float) 
     The floor is the first percentile of height: a few stray points below it do not move it.
 
     Raises:
-        ModelError: if the cloud is empty.
+        ModelError: if the cloud is empty, or has more voxels along an axis than Point Transformer v3 has codes for.
     """
     if len(xyz_P3) == 0:
         raise ModelError("Expected points to voxelise, found none.")
     low_3 = np.floor(xyz_P3.min(axis=0) / size)
     cell_P3 = (np.floor(xyz_P3 / size) - low_3).astype(np.int64)
+    if cell_P3.max() >= 2**MAX_DEPTH:
+        extent = float(np.ptp(xyz_P3, axis=0).max())
+        raise ModelError(
+            f"Expected at most {2**MAX_DEPTH:,} voxels along an axis, found {cell_P3.max() + 1:,}: "
+            f"{extent:g} m in voxels of {size:g} m."
+        )
     key_P = np.ravel_multi_index(tuple(cell_P3.T), tuple(cell_P3.max(axis=0) + 1))
     _, first_M, of_point_P = np.unique(key_P, return_index=True, return_inverse=True)
     count_M1 = np.bincount(of_point_P)[:, None]

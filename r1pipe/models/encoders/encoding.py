@@ -72,7 +72,7 @@ class Encoders:
             proposals: what may be an object, where that was found elsewhere; the detector's own grouping otherwise.
 
         Raises:
-            ModelError: if the scene has no points.
+            ModelError: if the scene is too wide for its voxels.
         """
         cloud = self.points.encode(scene, proposals)
         found = cloud.detections

@@ -182,7 +182,7 @@ class PointEncoder:
             proposals: what may be an object, where that was found elsewhere; the detector's own grouping otherwise.
 
         Raises:
-            ModelError: if the scene has no points.
+            ModelError: if the scene is too wide for its voxels.
         """
         grid = voxelise(scene.xyz, scene.rgb, self.settings.points.voxel_size)
         with torch.inference_mode():
