@@ -240,6 +240,7 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
             "max_steps": 2,
             "batch_size": 8,
             "group_size": 4,
+            "eval_steps": 2,
             "max_completion_length": 8,
             "lora": adapters,
             "beta": 0.02 if lora else 0.0,
@@ -260,3 +261,5 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
         seed=0,
     )
     assert (tmp_path / "grpo/model.safetensors").is_file()
+    held_out = (tmp_path / "l2/plots/metrics/eval_reward.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in held_out] == ["0", "2"]
