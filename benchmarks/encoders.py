@@ -1,8 +1,9 @@
 """How long Point Transformer v3 takes for 8,000 voxels of 2 cm, in the authors' ScanNet configuration.
 
-The baseline is the authors' code with spconv's native algorithm on two CPU threads, timed once on a machine of two cores;
-`tests/test_ptv3_reference.py` holds ours to the same numbers. Memory is the most that a forward needs beside the weights.
-Run: OMP_WAIT_POLICY=passive python benchmarks/encoders.py (threads that spin while they wait starve beside any other process)
+The baseline is the authors' code with spconv's native algorithm on two CPU threads and as many voxels, timed once and not here: its
+ratio is exact only on the machine that it was timed on. `tests/test_ptv3_reference.py` holds ours to the same numbers. Memory is the
+most that a forward needs beside the weights. Run: python benchmarks/encoders.py, on a machine with two idle cores; where other
+processes run, OMP_WAIT_POLICY=passive keeps the threads from spinning while they wait for each other.
 """
 
 import ctypes
