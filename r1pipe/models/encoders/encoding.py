@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,9 +156,10 @@ class Job:
             yield map(self.encode, scene_ids)
             return
         # Forked: weights and imports are shared, not loaded again; safe, because a child runs torch on one thread.
+        # An executor lets its workers end by themselves; `Pool` ends them by a signal, which one that runs a destructor misses.
         context = multiprocessing.get_context("fork")
-        with context.Pool(processes, initializer=_adopt, initargs=(self,)) as pool:
-            yield pool.imap_unordered(_encode, scene_ids, chunksize=1)
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_adopt, initargs=(self,)) as pool:
+            yield pool.map(_encode, scene_ids)
 
 
 _encoded = itertools.count(1)
