@@ -191,6 +191,31 @@ def compare(
 
 @app.command()
 @in_a_sentence
+def ablate(
+    name: Annotated[str, typer.Argument(help="modalities.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
+
+    Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own; a
+    variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
+
+    Example: `r1pipe ablate modalities`
+    """
+    from r1pipe.ablate import ablate as run_ablation
+    from r1pipe.ablate import ablation_table
+    from r1pipe.progress import set_up_logging
+
+    set_up_logging()
+    results = run_ablation(name, Params.load())
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+    else:
+        Console().print(ablation_table(name, results))
+
+
+@app.command()
+@in_a_sentence
 def doctor() -> None:
     """Say what this machine can run, and what is missing.
 

@@ -56,6 +56,9 @@ class Paths(Section):
     predictions: Path
     metrics: Path
     logs: Path
+    ablations: Path
+    """Tables of `r1pipe ablate`, kept in git: each says the commit that it was measured at."""
+
     report: Path
     bento: Path
 
@@ -332,6 +335,10 @@ class Validate(Section):
     """Above it the gate warns."""
 
 
+Modality = Literal["image", "depth", "points"]
+"""SigLIP-2 features of views, Depth-Anything features of views, and what comes of the cloud: objects and regions."""
+
+
 class Model(Section):
     """The 3D-R1 model's shape; shared by `sft` and everything after it."""
 
@@ -355,6 +362,8 @@ class Model(Section):
     """Views that the selector keeps."""
 
     view_strategy: Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    """What of a scene the language model sees beside the question."""
 
 
 class Lora(Section):
@@ -417,6 +426,16 @@ class Grpo(Training):
 
     temperature: Positive
     max_completion_length: Count
+    adam_beta2: Share
+    adam_epsilon: Positive
+    """At the size of the gradients themselves, weights that the rewards say little about hardly move."""
+
+    eval_steps: Count
+    """Steps between two measurements of the reward on held-out prompts."""
+
+    eval_prompts: Count
+    """Prompts of the val split that are measured, always the same ones."""
+
     reward_weights: RewardWeights
     zero_std_alarm_steps: Count
     """Logged steps in a row with a reward's standard deviation at 0 that raise the alarm."""
@@ -434,6 +453,8 @@ class Control(Section):
     """Stage `control`: SFT continued for GRPO's steps, on GRPO's tasks, without RL."""
 
     batch_size: Count
+    learning_rate: Positive
+    """Its own: what suits a reward's gradient does not suit a likelihood's."""
 
 
 class Evaluate(Section):
@@ -448,6 +469,9 @@ class Evaluate(Section):
 
     bootstrap: Count
     """Resamples behind each 95 % interval."""
+
+    reward_completions: Count
+    """Completions a question, sampled at GRPO's temperature, behind the mean reward."""
 
 
 class Report(Section):

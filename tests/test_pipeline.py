@@ -20,6 +20,7 @@ NOT_TRACKED = {
     "r1pipe/errors.py",  # sentences
     "r1pipe/params.py",  # the values are tracked by `params:`
     "r1pipe/progress.py",  # bars
+    "r1pipe/stages/__init__.py",  # how threads wait
     "r1pipe/stages/runner.py",  # exit status and timings
     "r1pipe/stages/work.py",  # where an interrupted run is found
 }

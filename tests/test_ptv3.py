@@ -4,46 +4,13 @@ from itertools import pairwise
 
 import pytest
 import torch
+from tiny_clouds import ORDERS, cloud, grid, model
 from torch.nn.functional import conv3d
 
-from r1pipe.errors import DataError, ModelError
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.level import Level
 from r1pipe.models.ptv3.serialization import CURVES, hilbert_curve, serialize, z_curve
 from r1pipe.models.ptv3.sparse import Sites, SubMConv3d
-
-ORDERS = ("z", "z-trans", "hilbert", "hilbert-trans")
-
-
-def grid(count: int, *, side: int = 24, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    unique_N3 = torch.unique(torch.randint(0, side, (count, 3), generator=generator), dim=0)
-    return unique_N3[torch.randperm(len(unique_N3), generator=generator)]
-
-
-def cloud(*grids: torch.Tensor, channels: int = 4) -> dict[str, torch.Tensor]:
-    grid_N3 = torch.cat(grids)
-    feat_NC = torch.sin(grid_N3.float() @ torch.arange(1.0, 3 * channels + 1).reshape(3, channels))
-    offset_B = torch.tensor([len(g) for g in grids]).cumsum(0)
-    return {"coord": grid_N3 * 0.1, "grid_coord": grid_N3, "feat": feat_NC, "offset": offset_B}
-
-
-def model(**changes: object) -> PointTransformerV3:
-    torch.manual_seed(0)
-    arguments: dict[str, object] = {
-        "in_channels": 4,
-        "order": ORDERS,
-        "stride": (2, 2),
-        "enc_depths": (2, 2, 2),
-        "enc_channels": (16, 24, 32),
-        "enc_num_head": (2, 3, 4),
-        "enc_patch_size": (32, 32, 32),
-        "dec_depths": (1, 2),
-        "dec_channels": (16, 24),
-        "dec_num_head": (2, 3),
-        "dec_patch_size": (32, 16),
-    }
-    return PointTransformerV3(**(arguments | changes)).eval()
 
 
 def slow_z(x: int, y: int, z: int, depth: int) -> int:
@@ -210,31 +177,3 @@ def test_drop_rates_rise_through_the_encoder_and_fall_through_the_decoder():
     rates = [block.drop_path.share for stage in network.decoder_stages for block in stage.blocks]
     assert rates == pytest.approx([0.3, 0.15, 0.0])
     assert [b.drop_path.share for b in network.encoder_stages[2].blocks] == pytest.approx([0.24, 0.3])
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"enable_rpe": True}, "not supported"),
-        ({"stride": (2,)}, "Expected 2 numbers in stride for 3 encoder stages, found 1"),
-        ({"order": ("z", "peano")}, "peano"),
-        ({"enc_num_head": (3, 3, 4)}, "divisible by heads, found 16 and 3"),
-    ],
-)
-def test_arguments_that_cannot_be_are_refused(changes, message):
-    with pytest.raises(ModelError, match=message):
-        model(**changes)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"grid_coord": torch.tensor([[0, 0, 1], [0, 0, 1]])}, "found one twice"),
-        ({"grid_coord": torch.tensor([[0, 0, 1], [0, -1, 1]])}, "found -1"),
-        ({"grid_coord": torch.tensor([[0, 0, 1], [0, 0, 1 << 16]])}, "found 17 and 51"),
-        ({"offset": torch.tensor([3])}, "the 2 rows"),
-    ],
-)
-def test_clouds_that_cannot_be_are_refused(changes, message):
-    with pytest.raises(DataError, match=message):
-        model()(cloud(torch.tensor([[0, 0, 1], [2, 0, 1]])) | changes)

@@ -14,7 +14,7 @@ from r1pipe.models.r1.modeling import place
 from r1pipe.models.r1.packs import pack, pack_size, unpack
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.params import Params
-from r1pipe.training.language.examples import Example, grpo_rows, sft_rows
+from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
 from r1pipe.training.language.grpo import optimise
 from r1pipe.training.language.setup import build_model
 from r1pipe.training.language.sft import fine_tune
@@ -72,6 +72,32 @@ def test_the_scene_changes_the_logits(processor_and_model, params):
     seen = model(**batch).logits
     batch["pixel_values"] = torch.zeros_like(batch["pixel_values"])
     assert not torch.allclose(seen, model(**batch).logits, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("modalities", "count", "part"),
+    [
+        pytest.param(("image",), 2, "views", id="views alone"),
+        pytest.param(("depth",), 2, "depths", id="depths alone"),
+        pytest.param(("points",), 8 + 4, "objects", id="the cloud alone"),
+        pytest.param(("image", "points"), 2 + 8 + 4, "points", id="two of three"),
+    ],
+)
+def test_the_model_sees_the_modalities_that_it_has_and_no_other(params, modalities, count, part):
+    shape = params.model.model_copy(
+        update={"num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2, "modalities": modalities}
+    )
+    tokenizer, store = train_tokenizer(WORDS, 400, shape.num_objects), MadeUpScenes()
+    model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
+    batch = inputs(R1Processor(SceneReader(model.config, store), tokenizer), params)
+    assert (batch["input_ids"][0] == model.config.image_token_id).sum() == count == model.config.num_scene_tokens
+    batch["pixel_values"].requires_grad_()
+    model(**batch).logits.sum().backward()
+    seen = unpack(batch["pixel_values"].grad, model.config)
+    reached = {name for name in ("objects", "points", "views", "depths") if getattr(seen, name).any()}
+    expected = {"image": {"views"}, "depth": {"depths"}, "points": {"objects", "points"}}
+    assert part in reached
+    assert reached == set().union(*(expected[modality] for modality in modalities))
 
 
 def test_gradients_reach_every_part_and_every_view_weight(processor_and_model, params):
@@ -214,6 +240,7 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
             "max_steps": 2,
             "batch_size": 8,
             "group_size": 4,
+            "eval_steps": 2,
             "max_completion_length": 8,
             "lora": adapters,
             "beta": 0.02 if lora else 0.0,
@@ -225,6 +252,7 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
         tuned,
         R1Processor.load(tmp_path / "sft", MadeUpScenes()),
         grpo_rows(rows, features, params.think),
+        grpo_rows(some(rows, 2), features, params.think),
         FakeText(),
         grpo,
         work=tmp_path / "w2",
@@ -233,3 +261,5 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
         seed=0,
     )
     assert (tmp_path / "grpo/model.safetensors").is_file()
+    held_out = (tmp_path / "l2/plots/metrics/eval_reward.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in held_out] == ["0", "2"]

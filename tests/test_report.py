@@ -61,10 +61,24 @@ def page(params):
         paths.metrics / "validate.json", {"rejects": {"format": 31, "length": 7}, "expectations": {"passed": 42}}
     )
     course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
+    course(paths.logs / "grpo", "eval_reward", [0.5, 0.55, 0.6])
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
     course(paths.logs / "sft", "loss", [3.0, 1.0, 0.5])
     course(paths.logs / "sft", "views/w_text", [0.3, 0.31, 0.32])
     course(paths.logs / "control", "loss", [0.5, 0.4])
+    cell = {
+        "value": 20.0,
+        "low": 5.0,
+        "high": 35.0,
+        "change": -45.5,
+        "change_low": -60.0,
+        "change_high": -31.0,
+        "n": 40,
+    }
+    write_json(
+        paths.ablations / "modalities.json",
+        {"title": "What the model sees", "commit": "c0ffee", "rows": {"text+image": {"exact match": cell}}},
+    )
     sample = {"scene_id": "room", "split": split}
     rows = [
         sample
@@ -131,6 +145,8 @@ class Wellformed(HTMLParser):
         pytest.param("a chair indeed", id="a caption"),
         pytest.param("Not comparable with the numbers above", id="the caveat on published results"),
         pytest.param("Not logged in this run: GRPO: weights of the view selector", id="what was not logged"),
+        pytest.param("20.0<small>-45.5 [-60.0, -31.0]", id="an ablation's change with its interval"),
+        pytest.param("<code>c0ffee</code>", id="the commit of an ablation"),
         pytest.param("<h2>3 examples</h2>", id="as many examples as there are"),
     ],
 )

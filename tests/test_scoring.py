@@ -8,13 +8,15 @@ import pytest
 from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
 from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.scoring import run_compare, run_score, score
 from r1pipe.evaluation.table import gaps_sentence, looks_at_the_scene, results_table
 from r1pipe.evaluation.tasks import questions
 from r1pipe.files import read_json, read_jsonl, write_jsonl
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Evaluate, Think
+from r1pipe.params import Evaluate, RewardWeights, Think
+from r1pipe.rewards.total import build_rewards
 
 CUBE = [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
 HALF = [0.0, 0.0, 0.0, 2.0, 2.0, 1.0]
@@ -212,6 +214,7 @@ SETTINGS = Evaluate(
     max_new_tokens=4,
     num_samples=None,
     bootstrap=20,
+    reward_completions=2,
 )
 THINK = Think(
     qa=True, situated=True, grounding=False, captioning=False, dialogue=False, planning=False, description=False
@@ -225,10 +228,21 @@ BOOK = {
 }
 
 
+WEIGHTS = RewardWeights(format=0.3, perception=0.4, semantic=0.3)
+
+
+class Letters:
+    """Embeds a text by the letters it has."""
+
+    def encode_text(self, texts):
+        counts = np.array([[text.count(letter) for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts])
+        return counts / np.linalg.norm(counts, axis=1, keepdims=True)
+
+
 class Parrot:
     """Answers from a fixed book, and says nothing readable when blind."""
 
-    def complete(self, requests, *, think, max_new_tokens, batch_size, blind=False):
+    def complete(self, requests, *, think, max_new_tokens, batch_size, blind=False, temperature=0.0):
         return ["" if blind else BOOK[request.task] for request in requests]
 
 
@@ -263,6 +277,7 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
         lambda name: Parrot(),
         asked,
         {"room": features()},
+        rules=RewardRules(build_rewards(Letters()), WEIGHTS, temperature=1.0),
         settings=SETTINGS,
         think=THINK,
         seed=0,
@@ -275,6 +290,13 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
         0,
     )
     assert (metrics["sft"]["qa"]["format"]["value"], metrics["blind"]["qa"]["format"]["value"]) == (100, 0)
+    # A right answer, a right box and, of the lamp, the chair's box: 0.3 + 0.3, 0.3 + 0.4, 0.3.
+    assert metrics["sft"]["reward"]["total"]["value"] == pytest.approx(100 * (0.6 + 0.7 + 0.3) / 3, abs=1e-3)
+    assert (metrics["sft"]["reward"]["perception"]["n"], metrics["sft"]["reward"]["semantic"]["n"]) == (2, 1)
+    assert metrics["blind"]["reward"]["total"]["value"] == 0
+    assert next(read_jsonl(folder / "sft-reward.jsonl")) == {
+        "id": "scanqa-0", "format": 1.0, "perception": None, "semantic": 1.0, "total": 0.6
+    }  # fmt: skip
     for task in SETTINGS.tasks:
         again = run_score(task, folder / f"grpo-{task}.jsonl", folder / f"references-{task}.jsonl", None)
         for name, found in metrics["grpo"][task].items():
@@ -298,8 +320,8 @@ def test_the_table_says_what_was_measured_and_whether_the_scene_was_seen():
         "blind": headline(30, 20),
     }
     table = results_table(metrics)
-    assert [column.header for column in table.columns] == ["arm", "exact match", "Acc@0.25", "Acc@0.5"]
-    assert next(iter(table.columns[1].cells)) == "60.0 [59.0, 61.0] n=9"
+    assert [column.header for column in table.columns] == ["arm", "exact match\nn=9", "Acc@0.25\nn=9", "Acc@0.5\nn=9"]
+    assert next(iter(table.columns[1].cells)) == "60.0\n[59.0,61.0]"
     assert "sft +30.0 exact match, +50.0 Acc@0.25; grpo +35.0" in gaps_sentence(metrics)
     assert looks_at_the_scene(metrics)
     metrics["sft"] = headline(45, 70)

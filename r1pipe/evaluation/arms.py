@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from r1pipe.evaluation.sampled import RewardRules, reward_means, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure
 from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
 from r1pipe.files import write_jsonl
@@ -15,7 +16,7 @@ from r1pipe.params import Evaluate, Think
 from r1pipe.response import parse
 
 Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]
-"""`{arm: {task: {metric: {"value", "low", "high", "n"}}}}`, 0..100."""
+"""`{arm: {task: {metric: {"value", "low", "high", "n"}}}}`, 0..100; beside the tasks stands `reward`, see `sampled`."""
 
 
 class Arm(NamedTuple):
@@ -43,6 +44,7 @@ def evaluate(
     asked: Mapping[EvaluatedTask, Questions],
     features: Features,
     *,
+    rules: RewardRules,
     settings: Evaluate,
     think: Think,
     seed: int,
@@ -54,14 +56,17 @@ def evaluate(
         load: the model of a name.
         asked: the questions by task.
         features: the scenes by id.
+        rules: how completions are sampled and rewarded.
         settings: batch size, tokens, resamples.
         think: which tasks reason first.
-        seed: of the bootstrap.
-        folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them.
+        seed: of the sampling and of the bootstrap.
+        folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them, and
+            `<arm>-reward.jsonl`, the mean rewards of each question.
     """
     folder.mkdir(parents=True)
     for task, questions in asked.items():
         write_jsonl(folder / f"references-{task}.jsonl", questions.references)
+    rewarded = rewarded_questions(asked.values(), features, think)
     metrics: Metrics = {}
     loaded, answerer = "", None
     for arm in ARMS:
@@ -72,6 +77,12 @@ def evaluate(
             rows = _ask(answerer, questions, task, features, settings=settings, think=think, blind=arm.blind)
             write_jsonl(folder / f"{arm.name}-{task}.jsonl", rows)
             metrics[arm.name][task] = _score(task, rows, questions.references, think, settings.bootstrap, seed)
+        if not rewarded:
+            continue
+        rows = sampled_rewards(answerer, rewarded, rules, settings=settings, think=think, blind=arm.blind, seed=seed)
+        write_jsonl(folder / f"{arm.name}-reward.jsonl", rows)
+        means = intervals(reward_means(rows), resamples=settings.bootstrap, seed=seed)
+        metrics[arm.name]["reward"] = {name: _rounded(item) for name, item in means.items()}
     return {name: metrics[name] for name in ("sft", "grpo", "control", "blind")}
 
 

@@ -1,11 +1,10 @@
 """Questions of the evaluation with what every arm said, for a person to read."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
-from r1pipe.datasets.sample import Sample
+from r1pipe.datasets.sample import Sample, lot
 from r1pipe.geometry import Box
 from r1pipe.metrics.answers import clean_answer, match
 from r1pipe.metrics.dense import Caption, assign
@@ -59,7 +58,7 @@ def examples(material: Mapping[str, Material], samples: Sequence[Sample], think:
 
 def _order(row: Mapping[str, Any]) -> bytes:
     name = str(row.get("id") or f"{row['scene_id']}|{row['object_id']}")
-    return hashlib.sha256(name.encode()).digest()
+    return lot(name)
 
 
 def _answered(row: Mapping[str, Any], arms: Mapping[str, Rows], by_id: Mapping[str, Sample], think: Think) -> Example:

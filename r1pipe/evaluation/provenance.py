@@ -16,7 +16,13 @@ RESAMPLING = (
 
 
 def provenance(
-    tasks: Sequence[ScoreTask], models: Mapping[str, Path], samples: Path, settings: Evaluate, seed: int
+    tasks: Sequence[ScoreTask],
+    models: Mapping[str, Path],
+    samples: Path,
+    settings: Evaluate,
+    seed: int,
+    *,
+    temperature: float,
 ) -> dict[str, Any]:
     """Protocol a task, seed, split, resampling, and SHA-256 of each arm's weights and of the samples.
 
@@ -24,8 +30,15 @@ def provenance(
         FileNotFoundError: if a file to be hashed is not there.
     """
     rules = {task: protocol(task, None) for task in tasks}
+    protocols: dict[str, dict[str, str]] = {
+        task: {"name": found.name, "rules": found.rules} for task, found in rules.items()
+    }
+    protocols["reward"] = {
+        "name": "grpo",
+        "rules": f"GRPO's weighted rewards, mean of {settings.reward_completions} completions a question sampled at temperature {temperature:g}",
+    }
     return {
-        "protocols": {task: {"name": found.name, "rules": found.rules} for task, found in rules.items()},
+        "protocols": protocols,
         "seed": seed,
         "split": settings.split,
         "num_samples": settings.num_samples,

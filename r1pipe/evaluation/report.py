@@ -1,7 +1,7 @@
 """The report: everything that was measured, on one page that needs nothing but itself."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -42,6 +42,9 @@ class Findings:
     """By training stage."""
 
     examples: list[Example]
+    ablations: Sequence[Mapping[str, Any]]
+    """What `r1pipe ablate` kept: title, commit, and rows of cells by variant and column."""
+
     procedural: bool
     """Whether the rooms are procedural, so that published numbers are no comparison."""
 
@@ -64,7 +67,8 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("GRPO: mean reward", "grpo", ("reward",)),
+    Panel("GRPO: mean reward on held-out prompts, always the same", "grpo", ("eval_reward",)),
+    Panel("GRPO: mean reward on each step's prompts", "grpo", ("reward",)),
     Panel("GRPO: each reward's mean", "grpo", ("rewards/*/mean",)),
     Panel("SFT: loss", "sft", ("loss",)),
     Panel("SFT: weights of the view selector", "sft", ("views/*",)),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
@@ -20,7 +21,8 @@ COLUMNS = (
     Column("exact match", "qa", "em"),
     Column("Acc@0.25", "grounding", "acc_25"),
     Column("Acc@0.5", "grounding", "acc_50"),
-    Column("caption CIDEr@0.5", "captioning", "cider_50"),
+    Column("CIDEr@0.5", "captioning", "cider_50"),
+    Column("mean reward", "reward", "total"),
 )
 SEEING = ("sft", "grpo")
 """The arms that must beat the blind one."""
@@ -42,21 +44,26 @@ def columns(metrics: Metrics) -> list[Column]:
 
 
 def cell(found: Mapping[str, float]) -> str:
-    """A number with its 95 % interval and its count.
+    r"""A number, and below it its 95 % interval.
 
     >>> cell({"value": 91.25, "low": 88.0, "high": 94.125, "n": 240})
-    '91.2 [88.0, 94.1] n=240'
+    '91.2\n[88.0,94.1]'
     """
-    return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}] n={found['n']}"
+    return f"{found['value']:.1f}\n[{found['low']:.1f},{found['high']:.1f}]"
 
 
 def results_table(metrics: Metrics) -> Table:
-    """The headline numbers of every arm, with 95 % intervals and counts; below them, the gaps to blind in a sentence."""
-    table = Table(title="Results, 0 to 100, with 95 % intervals", caption=gaps_sentence(metrics))
+    """The headline numbers of every arm, with 95 % intervals and counts; below them, the gaps to blind in a sentence.
+
+    It fits into 80 columns.
+    """
+    title, caption = "Results, 0 to 100, with 95 % intervals", gaps_sentence(metrics)
+    table = Table(title=title, caption=caption, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("arm")
-    shown = columns(metrics)
+    shown, first = columns(metrics), next(iter(metrics.values()))
     for column in shown:
-        table.add_column(column.title, justify="right")
+        count = first[column.task][column.metric]["n"]
+        table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
     for arm, tasks in metrics.items():
         table.add_row(arm, *(cell(tasks[column.task][column.metric]) for column in shown))
     return table

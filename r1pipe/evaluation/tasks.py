@@ -1,11 +1,10 @@
 """What each task asks a model, and how its answers become rows of a prediction file."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from r1pipe.datasets.sample import Sample
+from r1pipe.datasets.sample import Sample, lot
 from r1pipe.errors import DataError
 from r1pipe.geometry import Box, boxes_array
 from r1pipe.models.features import SceneFeatures
@@ -27,6 +26,8 @@ class Questions(NamedTuple):
     """Per request, what its row of the prediction file starts with."""
 
     references: list[Row]
+    samples: Sequence[Sample] = ()
+    """Per request, what its rewards are read from; none where the task has no rewards."""
 
 
 def questions(task: EvaluatedTask, samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
@@ -54,7 +55,7 @@ def predictions(
 
 def _chosen(names: Sequence[str], limit: int | None) -> set[str]:
     """At most `limit` names: the same ones whatever else is in the data, and in whatever order it comes."""
-    return set(sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())[:limit])
+    return set(sorted(names, key=lot)[:limit])
 
 
 def _qa(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
@@ -63,7 +64,7 @@ def _qa(samples: Sequence[Sample], features: Features, limit: int | None) -> Que
     references: list[Row] = [
         {"id": s.id, "answers": s.answers} | ({"question_type": s.tags[0]} if s.tags else {}) for s in mine
     ]
-    return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references)
+    return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references, mine)
 
 
 def _grounding(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
@@ -71,7 +72,7 @@ def _grounding(samples: Sequence[Sample], features: Features, limit: int | None)
     kept = _chosen([sample.id for sample in single], limit)
     mine = [sample for sample in single if sample.id in kept]
     references: list[Row] = [{"id": sample.id, "boxes": sample.boxes} | _groups(sample.tags) for sample in mine]
-    return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references)
+    return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references, mine)
 
 
 def _groups(tags: Sequence[str]) -> Row:

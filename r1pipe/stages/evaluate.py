@@ -3,11 +3,14 @@
 from r1pipe.datasets.sample import Sample
 from r1pipe.evaluation.arms import evaluate
 from r1pipe.evaluation.provenance import provenance
+from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.tasks import questions
 from r1pipe.files import read_models, whole, write_json
+from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.params import Params
+from r1pipe.rewards.total import build_rewards
 from r1pipe.stages.runner import run
 
 
@@ -18,19 +21,21 @@ def main(params: Params) -> None:
     samples = read_models(source, Sample)
     features = {name: SceneFeatures.load(paths.features, name) for name in sorted({s.scene_id for s in samples})}
     asked = {task: questions(task, samples, features, settings.num_samples) for task in settings.tasks}
+    rewards = build_rewards(Clip.load(paths.backbones / "clip"))
     models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
     with whole(paths.predictions) as draft:
         metrics = evaluate(
             lambda name: Answerer.load(models[name], features=paths.features, backbones=paths.backbones),
             asked,
             features,
+            rules=RewardRules(rewards, params.grpo.reward_weights, params.grpo.temperature),
             settings=settings,
             think=params.think,
             seed=params.base.seed,
             folder=draft,
         )
     write_json(paths.metrics / "evaluate.json", metrics)
-    facts = provenance(settings.tasks, models, source, settings, params.base.seed)
+    facts = provenance(settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature)
     write_json(paths.metrics / "provenance.json", facts)
 
 

@@ -7,7 +7,7 @@ from r1pipe.params import Params
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
 from r1pipe.training.language.corpus import read_corpus
-from r1pipe.training.language.examples import grpo_rows
+from r1pipe.training.language.examples import grpo_rows, some
 from r1pipe.training.language.grpo import optimise
 
 
@@ -17,6 +17,8 @@ def main(params: Params) -> None:
     store = FeatureStore.load(paths.features)
     corpus = read_corpus(paths, store, grpo.tasks)
     rows = grpo_rows(corpus.examples, corpus.features, params.think)
+    val = read_corpus(paths, store, grpo.tasks, "val")
+    held_out = grpo_rows(some(val.examples, grpo.eval_prompts), val.features, params.think)
     model = R1ForConditionalGeneration.from_pretrained(paths.sft)
     processor = R1Processor.load(paths.sft, store)
     with in_progress("grpo", [params.base, params.think, grpo], [paths.sft, paths.samples, paths.features]) as work:
@@ -24,6 +26,7 @@ def main(params: Params) -> None:
             model,
             processor,
             rows,
+            held_out,
             Clip.load(paths.backbones / "clip"),
             grpo,
             work=work,

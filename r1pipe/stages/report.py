@@ -30,6 +30,7 @@ def main(params: Params) -> None:
             validation=read_json(paths.metrics / "validate.json"),
             courses={stage: read_courses(paths.logs / stage) for stage in COURSES},
             examples=examples(material, samples, params.think, params.report.num_examples),
+            ablations=[read_json(path) for path in sorted(paths.ablations.glob("*.json"))],
             procedural=paths.scannet is None,
         )
     )

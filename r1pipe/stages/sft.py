@@ -30,8 +30,9 @@ def main(params: Params) -> None:
         tokenizer = load_tokenizer(params.model)
     scenes = list(corpus.features.values())
     model = build_model(params.model, tokenizer, scenes[0], view_weight_pull=params.sft.view_weight_pull, seed=seed)
-    words = detection_words(paths.scenes, corpus.features)
-    align(model, tokenizer, scenes, words, steps=params.sft.alignment_steps, seed=seed)
+    if "points" in params.model.modalities:
+        words = detection_words(paths.scenes, corpus.features)
+        align(model, tokenizer, scenes, words, steps=params.sft.alignment_steps, seed=seed)
     processor = R1Processor(SceneReader(model.config, store), tokenizer)
     with in_progress("sft", [params.base, params.think, params.model, params.sft], [paths.cot, paths.features]) as work:
         fine_tune(model, processor, rows, params.sft, work=work, logs=paths.logs / "sft", output=paths.sft, seed=seed)

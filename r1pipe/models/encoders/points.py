@@ -25,6 +25,7 @@ from r1pipe.models.encoders.detector import Detections, Proposal, best_first, pr
 from r1pipe.models.encoders.heads import Described, Groups, ObjectHead, Votes, VoxelHead
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.serialization import CURVES
+from r1pipe.models.ptv3.weights import authors_state
 from r1pipe.params import Detector, PointsBackbone
 from r1pipe.scenes.scene import Scene, SceneObject
 
@@ -127,13 +128,11 @@ class PointNetwork(nn.Module):
 
         Raises:
             MissingError: if there is no such file.
-            ModelError: if names or shapes are not those of the backbone; a segmentation head is left out.
+            ModelError: if names or shapes are not those of the backbone; a task's head is left out.
         """
         if not path.is_file():
             raise MissingError(f"Expected the weights of Point Transformer v3 at {path}, found no such file.")
-        state = {name.removeprefix("module."): values for name, values in _read(path).items()}
-        state = {n.removeprefix("backbone."): v for n, v in state.items() if not n.startswith("seg_head.")}
-        _fill(self.backbone, state, f"Point Transformer v3 in {path}")
+        _fill(self.backbone, authors_state(_read(path)), f"Point Transformer v3 in {path}")
 
     def _tensor(self, arrays: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate(arrays)).to(next(self.parameters()).device)

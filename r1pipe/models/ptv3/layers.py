@@ -1,25 +1,18 @@
 """The layers of Point Transformer v3: embedding, block, pooling, unpooling.
 
-Shape suffixes: N rows, M pooled rows, C channels, P patches, K patch size, H heads, D head width. The names of the
-attributes are those of the authors' state dict.
+Shape suffixes: N rows, M pooled rows, C channels. The names of the attributes are those of the authors' state dict.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, scaled_dot_product_attention
 
-from r1pipe.errors import ModelError
+from r1pipe.models.ptv3.attention import Attention, AttentionRule
 from r1pipe.models.ptv3.level import Level, Pooled
+from r1pipe.models.ptv3.norms import NormRule, normalise
+from r1pipe.models.ptv3.rows import take
 from r1pipe.models.ptv3.sparse import SubMConv3d
-
-BATCH_NORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}
-
-
-def take(feat_NC: Tensor, row_S: Tensor) -> Tensor:
-    """The rows `(S, C)`; the gradient of `feat_NC[row_S]` is summed by racing CPU threads, that of a look-up is not."""
-    return embedding(row_S, feat_NC)
 
 
 class Rows(NamedTuple):
@@ -35,13 +28,11 @@ class Rows(NamedTuple):
 class BlockRule(NamedTuple):
     """What all blocks of a network share."""
 
+    attention: AttentionRule
+    norms: NormRule
     mlp_ratio: float
-    qkv_bias: bool
-    qk_scale: float | None
-    attn_drop: float
-    proj_drop: float
     pre_norm: bool
-    stale_conv: bool
+    is_stale: bool
     """Whether convolutions read the MLP branch of the block before, as in v1.5.1."""
 
 
@@ -53,27 +44,16 @@ class BlockShape(NamedTuple):
     patch_size: int
     rule: BlockRule
 
-    @property
-    def head_width(self) -> int:
-        """Channels a head.
-
-        Raises:
-            ModelError: if the heads do not divide the channels.
-        """
-        if self.channels % self.num_heads:
-            raise ModelError(f"Expected channels divisible by heads, found {self.channels} and {self.num_heads}.")
-        return self.channels // self.num_heads
-
 
 class Embedding(nn.Module):
     """Input features to the first stage's width: a 5x5x5 convolution."""
 
-    def __init__(self, in_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, channels: int, norms: NormRule) -> None:
         super().__init__()
         self.stem = nn.ModuleDict(
             {
                 "conv": SubMConv3d(in_channels, channels, kernel_size=5, bias=False),
-                "norm": nn.BatchNorm1d(channels, **BATCH_NORM),
+                "norm": norms.batch_norm(channels),
                 "act": nn.GELU(),
             }
         )
@@ -81,41 +61,7 @@ class Embedding(nn.Module):
     def forward(self, feat_NC: Tensor, level: Level) -> Tensor:
         """`(N, in_channels)` to `(N, channels)`."""
         convolved_NC = level.sites.convolve(self.stem["conv"], feat_NC)  # type: ignore[arg-type]
-        return self.stem["act"](self.stem["norm"](convolved_NC))  # type: ignore[no-any-return]
-
-
-class Attention(nn.Module):
-    """Attention within patches: runs of rows that follow each other on a space-filling curve."""
-
-    def __init__(self, shape: BlockShape, order: int) -> None:
-        super().__init__()
-        self.shape = shape
-        self.order = order
-        self.head_width = shape.head_width
-        self.qkv = nn.Linear(shape.channels, 3 * shape.channels, bias=shape.rule.qkv_bias)
-        self.proj = nn.Linear(shape.channels, shape.channels)
-        self.proj_drop = nn.Dropout(shape.rule.proj_drop)
-
-    def forward(self, feat_NC: Tensor, level: Level) -> Tensor:
-        """Mix rows of the same patch, `(N, C)`."""
-        order = self.order % len(level.orders)
-        patches = level.patches(self.shape.patch_size)
-        row_S = level.orders[order][patches.source]
-        q_PHKD, k_PHKD, v_PHKD = (
-            take(self.qkv(feat_NC), row_S)
-            .reshape(-1, patches.size, 3, self.shape.num_heads, self.head_width)
-            .permute(2, 0, 3, 1, 4)
-        )
-        mixed_PHKD = scaled_dot_product_attention(
-            q_PHKD,
-            k_PHKD,
-            v_PHKD,
-            attn_mask=None if patches.mask is None else patches.mask.view(-1, 1, 1, patches.size),
-            dropout_p=self.shape.rule.attn_drop if self.training else 0.0,
-            scale=self.shape.rule.qk_scale,
-        )
-        mixed_SC = mixed_PHKD.transpose(1, 2).reshape(-1, self.shape.channels)
-        return self.proj_drop(self.proj(take(mixed_SC, patches.slot[level.ranks[order]])))  # type: ignore[no-any-return]
+        return self.stem["act"](normalise(self.stem["norm"], convolved_NC, level))  # type: ignore[no-any-return]
 
 
 class Mlp(nn.Module):
@@ -127,7 +73,7 @@ class Mlp(nn.Module):
         self.fc1 = nn.Linear(shape.channels, hidden)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden, shape.channels)
-        self.drop = nn.Dropout(shape.rule.proj_drop)
+        self.drop = nn.Dropout(shape.rule.attention.proj_drop)
 
     def forward(self, feat_NC: Tensor) -> Tensor:
         """`(N, C)` to `(N, C)`."""
@@ -154,73 +100,93 @@ class Block(nn.Module):
 
     def __init__(self, shape: BlockShape, *, order: int, drop_path: float) -> None:
         super().__init__()
-        channels = shape.channels
-        self.shape = shape
+        channels, rule = shape.channels, shape.rule
+        self.rule = rule
         self.cpe = nn.ModuleList(
             [
                 SubMConv3d(channels, channels, kernel_size=3, bias=True),
                 nn.Linear(channels, channels),
-                nn.LayerNorm(channels),
+                rule.norms.layer_norm(channels),
             ]
         )
-        self.norm1 = nn.Sequential(nn.LayerNorm(channels))
-        self.attn = Attention(shape, order)
-        self.norm2 = nn.Sequential(nn.LayerNorm(channels))
+        self.norm1 = nn.Sequential(rule.norms.layer_norm(channels))
+        self.attn = Attention(channels, shape.num_heads, shape.patch_size, order=order, rule=rule.attention)
+        self.norm2 = nn.Sequential(rule.norms.layer_norm(channels))
         self.mlp = nn.Sequential(Mlp(shape))
         self.drop_path = DropPath(drop_path)
 
     def forward(self, rows: Rows, level: Level) -> Rows:
-        """One block.
-
-        In v1.5.1 the block's last line changed nothing, so that the next convolution read the MLP branch instead of
-        the sum (Pointcept issues 161, 215). The published weights were trained that way.
-        """
+        """One block."""
         conv, linear, norm = self.cpe
-        feat_NC = rows.feat + norm(linear(level.sites.convolve(conv, rows.conv_input)))  # type: ignore[arg-type]
-        if not self.shape.rule.pre_norm:
-            feat_NC = self.norm1(feat_NC + self.drop_path(self.attn(feat_NC, level)))
-            feat_NC = self.norm2(feat_NC + self.drop_path(self.mlp(feat_NC)))
-            return Rows(feat_NC, feat_NC)
-        feat_NC = feat_NC + self.drop_path(self.attn(self.norm1(feat_NC), level))
-        branch_NC = self.drop_path(self.mlp(self.norm2(feat_NC)))
-        feat_NC = feat_NC + branch_NC
-        return Rows(feat_NC, branch_NC if self.shape.rule.stale_conv else feat_NC)
+        convolved_NC = linear(level.sites.convolve(conv, rows.conv_input))  # type: ignore[arg-type]
+        feat_NC = rows.feat + normalise(norm, convolved_NC, level)
+        if self.rule.pre_norm:
+            feat_NC = feat_NC + self.drop_path(self.attn(normalise(self.norm1[0], feat_NC, level), level))
+            branch_NC = self.drop_path(self.mlp(normalise(self.norm2[0], feat_NC, level)))
+            feat_NC = feat_NC + branch_NC
+        else:
+            feat_NC = normalise(self.norm1[0], feat_NC + self.drop_path(self.attn(feat_NC, level)), level)
+            branch_NC = self.drop_path(self.mlp(feat_NC))
+            feat_NC = normalise(self.norm2[0], feat_NC + branch_NC, level)
+        return Rows(feat_NC, branch_NC if self._is_stale else feat_NC)
+
+    @property
+    def _is_stale(self) -> bool:
+        """Whether the next convolution reads the MLP branch.
+
+        In v1.5.1 the block's last line changed nothing, so that a convolution read what the last plain layer before
+        it had made (Pointcept issues 161, 215): the branch, or the norm after the sum unless that was conditioned.
+        The published weights were trained that way.
+        """
+        return self.rule.is_stale and (self.rule.pre_norm or self.rule.norms.ln)
 
 
 class Pooling(nn.Module):
     """To a coarser level: the maximum of each cell's projected rows, then norm and activation."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, norms: NormRule) -> None:
         super().__init__()
         self.stride = stride
         self.proj = nn.Linear(in_channels, channels)
-        self.norm = nn.Sequential(nn.BatchNorm1d(channels, **BATCH_NORM))
+        self.norm = nn.Sequential(norms.batch_norm(channels))
         self.act = nn.GELU()
 
-    def forward(self, feat_NC: Tensor, level: Level) -> tuple[Tensor, Pooled]:
-        """`(N, C)` to `(M, C')`, and the coarser level."""
-        pooled = level.pool(self.stride)
+    def forward(self, feat_NC: Tensor, pooled: Pooled) -> Tensor:
+        """`(N, C)` to `(M, C')`."""
         max_MC = torch.segment_reduce(take(self.proj(feat_NC), pooled.by_cluster), "max", lengths=pooled.counts, axis=0)
-        return self.act(self.norm(max_MC)), pooled
+        return self.act(normalise(self.norm[0], max_MC, pooled.level))  # type: ignore[no-any-return]
+
+
+class Skip(NamedTuple):
+    """What an encoder stage leaves for the decoder stage of its level."""
+
+    feat: Tensor
+    """`(N, C)`."""
+
+    level: Level
+
+    cluster: Tensor
+    """`(N,)`, the coarser row that holds each row."""
 
 
 class Unpooling(nn.Module):
     """Back to a finer level: its own projected rows plus those of the cells that hold them."""
 
-    def __init__(self, in_channels: int, skip_channels: int, channels: int) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, channels: int, norms: NormRule) -> None:
         super().__init__()
-        self.proj = _projection(in_channels, channels)
-        self.proj_skip = _projection(skip_channels, channels)
+        self.proj = nn.Sequential(nn.Linear(in_channels, channels), norms.batch_norm(channels), nn.GELU())
+        self.proj_skip = nn.Sequential(nn.Linear(skip_channels, channels), norms.batch_norm(channels), nn.GELU())
 
-    def forward(self, feat_MC: Tensor, skip_NC: Tensor, cluster_N: Tensor) -> Rows:
-        """`(M, C)` and the encoder's `(N, C')` to `(N, C'')`.
+    def forward(self, feat_MC: Tensor, level: Level, skip: Skip) -> Rows:
+        """`(M, C)` of a level and what its encoder stage left to `(N, C')`.
 
         The first convolution after it reads the skip branch alone, as in the authors' code (PointTransformerV3
         issues 65, 149): weights trained there need it.
         """
-        skip_NC = self.proj_skip(skip_NC)
-        return Rows(skip_NC + take(self.proj(feat_MC), cluster_N), skip_NC)
+        skip_NC = _project(self.proj_skip, skip.feat, skip.level)
+        return Rows(skip_NC + take(_project(self.proj, feat_MC, level), skip.cluster), skip_NC)
 
 
-def _projection(in_channels: int, channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, channels), nn.BatchNorm1d(channels, **BATCH_NORM), nn.GELU())
+def _project(layers: nn.Sequential, feat_NC: Tensor, level: Level) -> Tensor:
+    linear, norm, act = layers
+    return act(normalise(norm, linear(feat_NC), level))  # type: ignore[no-any-return]

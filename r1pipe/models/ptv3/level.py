@@ -5,12 +5,14 @@ Shape suffixes: N rows, R orders, B clouds, S patch slots (number of patches tim
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from r1pipe.errors import DataError
+from r1pipe.models.ptv3.inputs import Domain, read
 from r1pipe.models.ptv3.serialization import serialize
 from r1pipe.models.ptv3.sparse import Sites
 
@@ -62,6 +64,9 @@ class Level:
     depth: int
     """Bits an axis that the codes still have."""
 
+    domain: Domain | None = None
+    """The data set of the batch, for norms that differ by it."""
+
     sites: Sites = field(init=False)
     """Neighbourhoods of the sparse convolutions, shared by encoder and decoder."""
 
@@ -82,22 +87,22 @@ class Level:
         )
 
     @classmethod
-    def read(cls, cloud: Mapping[str, Tensor], orders: Sequence[str], *, extended_depth: bool = False) -> Self:
+    def read(cls, cloud: Mapping[str, Any], orders: Sequence[str], *, extended_depth: bool = False) -> Self:
         """The finest level of a batch.
 
         Args:
-            cloud: `coord` (N, 3), `grid_coord` (N, 3) and `offset` (B,), the cumulative ends of the clouds.
+            cloud: what `PointTransformerV3.forward` describes.
             orders: names of the curves.
             extended_depth: count bits as Pointcept does from 1.6 on; changes Hilbert codes where the largest
                 coordinate plus one is a power of two.
 
         Raises:
-            DataError: if the rows do not add up, or a voxel occurs twice in its cloud.
+            DataError: if the cloud is not what it should be, or a voxel occurs twice in it.
         """
-        grid_N3 = cloud["grid_coord"].long()
-        batch_N = _batch(cloud["offset"].long(), len(grid_N3))
-        depth = int(grid_N3.max() + extended_depth).bit_length()
-        level = cls(cloud["coord"], grid_N3, batch_N, serialize(grid_N3, batch_N, depth=depth, orders=orders), depth)
+        coord_N3, grid_N3, batch_N, domain = read(cloud)
+        depth = (int(grid_N3.max()) + extended_depth).bit_length()
+        code_RN = serialize(grid_N3, batch_N, depth=depth, orders=orders)
+        level = cls(coord_N3, grid_N3, batch_N, code_RN, depth, domain)
         sorted_N = level.codes[0][level.orders[0]]
         if bool((sorted_N[1:] == sorted_N[:-1]).any()):
             raise DataError(
@@ -112,10 +117,15 @@ class Level:
         self.ranks = self.ranks[chosen]
         return self
 
-    @property
-    def offset(self) -> Tensor:
-        """Cumulative ends of the clouds, int64."""
-        return torch.bincount(self.batch).cumsum(0)
+    @cached_property
+    def counts(self) -> Tensor:
+        """`(B,)`, rows of each cloud."""
+        return torch.bincount(self.batch)
+
+    @cached_property
+    def smallest(self) -> int:
+        """Rows of the smallest cloud."""
+        return int(self.counts.min())
 
     def pool(self, stride: int) -> Pooled:
         """The level of `stride` times coarser voxels; its rows are in the sequence of the first order."""
@@ -131,6 +141,7 @@ class Level:
             self.batch[head_M],
             self.codes[:, head_M] >> 3 * bits,
             self.depth - bits,
+            self.domain,
         )
         return Pooled(coarse, cluster_N, by_cluster_N, counts_M)
 
@@ -138,19 +149,11 @@ class Level:
         """Cut the orders into patches of `patch_size`, the same for every order.
 
         A cloud of n > K rows fills its last patch with the rows K places before the empty slots: its tail attends to
-        the last K rows. A cloud of n <= K rows is one patch, and no patch ever shrinks to the smallest cloud of the
-        batch: a cloud's features do not depend on its company (the authors' flash path).
+        the last K rows. A cloud of n <= K rows is one patch of n, and shrinks no other cloud's patches.
         """
         if patch_size not in self._patches:
-            self._patches[patch_size] = _cut(torch.bincount(self.batch), patch_size)
+            self._patches[patch_size] = _cut(self.counts, patch_size)
         return self._patches[patch_size]
-
-
-def _batch(offset_B: Tensor, num_rows: int) -> Tensor:
-    counts_B = torch.diff(offset_B, prepend=offset_B.new_zeros(1))
-    if num_rows == 0 or int(counts_B.min()) < 1 or int(offset_B[-1]) != num_rows:
-        raise DataError(f"Expected offsets that rise to the {num_rows} rows of the batch, found {offset_B.tolist()}.")
-    return torch.repeat_interleave(torch.arange(len(offset_B), device=offset_B.device), counts_B)
 
 
 def _cut(counts_B: Tensor, patch_size: int) -> Patches:

@@ -67,9 +67,16 @@ class Answerer:
 
     @torch.inference_mode()
     def complete(
-        self, requests: Sequence[Request], *, think: Think, max_new_tokens: int, batch_size: int, blind: bool = False
+        self,
+        requests: Sequence[Request],
+        *,
+        think: Think,
+        max_new_tokens: int,
+        batch_size: int,
+        blind: bool = False,
+        temperature: float = 0.0,
     ) -> list[str]:
-        """One greedy completion a request, in order, to be read by `response.parse`.
+        """One completion a request, in order, to be read by `response.parse`.
 
         Args:
             requests: the questions.
@@ -77,16 +84,16 @@ class Answerer:
             max_new_tokens: tokens a completion, at most.
             batch_size: questions a forward pass.
             blind: zero every scene pack: what the model says without looking.
+            temperature: of the sampling, by torch's generator; 0 takes the likeliest token each time.
         """
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         # Questions of one length share a batch, so that little is padding.
         order = sorted(range(len(requests)), key=lambda i: (requests[i].task, len(requests[i].question), i))
         completions = [""] * len(requests)
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         for batch in track(batches, "answering"):
             inputs = self._inputs([requests[i] for i in batch], think, blind=blind)
-            tokens = self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, **self._without_scene()
-            )
+            tokens = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling, **self._without_scene())
             new = tokens[:, inputs["input_ids"].shape[1] :]
             for i, text in zip(
                 batch, self.processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True

@@ -1,10 +1,12 @@
 """The shape of 3D-R1: its language model, and the fixed counts and widths of a scene pack."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from r1pipe.errors import ModelError
+from r1pipe.params import Modality
 
 ViewStrategy = Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
 
@@ -23,6 +25,7 @@ class R1Config(PretrainedConfig):
         num_views: views that the selector keeps.
         view_width: width of a view's image features.
         depth_width: width of a view's depth features.
+        modalities: what of a scene becomes tokens, of "image", "depth" and "points".
         view_strategy: how views are chosen; `learnt` is the paper's.
         view_temperature: softness of the straight-through gradient of the choice.
         view_weight_pull: strength of the L2 term that pulls w_t to 0.3.
@@ -46,6 +49,7 @@ class R1Config(PretrainedConfig):
         num_views: int = 3,
         view_width: int = 64,
         depth_width: int = 48,
+        modalities: Sequence[Modality] = ("image", "depth", "points"),
         view_strategy: ViewStrategy = "learnt",
         view_temperature: float = 0.1,
         view_weight_pull: float = 0.1,
@@ -62,6 +66,7 @@ class R1Config(PretrainedConfig):
         self.num_points, self.point_width = num_points, point_width
         self.num_candidates, self.num_views = num_candidates, num_views
         self.view_width, self.depth_width = view_width, depth_width
+        self.modalities = list(modalities)
         self.view_strategy, self.view_temperature = view_strategy, view_temperature
         self.view_weight_pull, self.num_bands, self.image_token_id = view_weight_pull, num_bands, image_token_id
         super().__init__(**kwargs)
@@ -73,5 +78,10 @@ class R1Config(PretrainedConfig):
 
     @property
     def num_scene_tokens(self) -> int:
-        """Placeholders that a scene fills: objects, points, kept views, their depths."""
-        return self.num_objects + self.num_points + 2 * self.num_kept_views
+        """Placeholders that a scene fills: objects and points, kept views, their depths, as far as modalities has them."""
+        counts = {
+            "points": self.num_objects + self.num_points,
+            "image": self.num_kept_views,
+            "depth": self.num_kept_views,
+        }
+        return sum(counts[modality] for modality in self.modalities)

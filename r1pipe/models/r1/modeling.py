@@ -121,14 +121,17 @@ class R1Model(R1PreTrainedModel):
         return torch.as_tensor(self.object_projector(pack.objects, torch.cat([pack.boxes, pack.object_scores], dim=-1)))
 
     def embed_scene(self, packs_BNE: Tensor) -> Tensor:
-        """`(B, S, D)`: objects, points, the chosen views, their depths."""
+        """`(B, S, D)`: objects and points, the chosen views, their depths, as far as the modalities have them."""
         pack = unpack(packs_BNE.to(self.object_projector.out.weight.dtype), self.config)
         choice_BKV = self.view_selector(pack.view_scores, pack.cameras)
-        views = choice_BKV @ self.view_projector(pack.views, pack.cameras)
-        depths = choice_BKV @ self.depth_projector(pack.depths, pack.cameras)
-        return torch.cat(
-            [self.embed_objects(pack), self.point_projector(pack.points, pack.point_xyz), views, depths], dim=1
-        )
+        tokens = []
+        if "points" in self.config.modalities:
+            tokens += [self.embed_objects(pack), self.point_projector(pack.points, pack.point_xyz)]
+        if "image" in self.config.modalities:
+            tokens.append(choice_BKV @ self.view_projector(pack.views, pack.cameras))
+        if "depth" in self.config.modalities:
+            tokens.append(choice_BKV @ self.depth_projector(pack.depths, pack.cameras))
+        return torch.cat(tokens, dim=1)
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from r1pipe.datasets import Sample
+from r1pipe.datasets.sample import lot
 from r1pipe.errors import DataError
 from r1pipe.geometry import boxes_array
 from r1pipe.models.features import SceneFeatures
@@ -13,6 +14,7 @@ from r1pipe.models.r1 import scene_reference
 from r1pipe.models.r1.prompts import Request, messages
 from r1pipe.params import Think
 from r1pipe.response import rename
+from r1pipe.rewards.total import reward_columns
 from r1pipe.scenes import SceneObject
 
 
@@ -50,6 +52,11 @@ def ground(
             yield Example(sample, Request.of(sample)._replace(question=question), completion)
 
 
+def some(examples: Sequence[Example], count: int) -> list[Example]:
+    """At most `count` examples, chosen by a hash of their ids."""
+    return sorted(examples, key=lambda example: lot(example.sample.id))[:count]
+
+
 def sft_rows(examples: Sequence[Example], think: Think) -> Dataset:
     """`prompt`, `completion`, `images`: what `SFTTrainer` reads."""
     return _dataset([_prompt(e, think) | {"completion": _turn(e.completion)} for e in examples])
@@ -57,7 +64,8 @@ def sft_rows(examples: Sequence[Example], think: Think) -> Dataset:
 
 def grpo_rows(examples: Sequence[Example], features: Mapping[str, SceneFeatures], think: Think) -> Dataset:
     """`prompt`, `images` and the columns that the rewards read."""
-    return _dataset([_prompt(e, think) | _reward_columns(e, features[e.sample.scene_id], think) for e in examples])
+    boxes = {scene_id: found.boxes() for scene_id, found in features.items()}
+    return _dataset([_prompt(e, think) | reward_columns(e.sample, boxes[e.sample.scene_id], think) for e in examples])
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Dataset:
@@ -75,18 +83,6 @@ def _prompt(example: Example, think: Think) -> dict[str, Any]:
 
 def _turn(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
-
-
-def _reward_columns(example: Example, features: SceneFeatures, think: Think) -> dict[str, Any]:
-    """A grounding sample asks for boxes, any other for words."""
-    sample = example.sample
-    asks_boxes = sample.task == "grounding"
-    return {
-        "think": think.on(sample.task),
-        "target_boxes": [list(box) for box in sample.boxes] if asks_boxes else None,
-        "references": list(sample.answers) if sample.answers and not asks_boxes else None,
-        "objects": {name: list(box) for name, box in features.boxes().items()},
-    }
 
 
 def texts(rows: Dataset) -> Iterator[str]:

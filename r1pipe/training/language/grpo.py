@@ -6,33 +6,18 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
-from r1pipe.params import Grpo, RewardWeights
-from r1pipe.rewards import SemanticReward, format_reward, perception_reward
-from r1pipe.rewards.check import Reward, self_check
+from r1pipe.params import Grpo
 from r1pipe.rewards.semantic import TextEncoder
+from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.courses import Courses, DeadRewardAlarm
-from r1pipe.training.language.setup import lora_config, save, train, trainer_settings
-
-
-def build_rewards(text_encoder: TextEncoder) -> dict[str, Reward]:
-    """The three rewards by name, checked."""
-    rewards: dict[str, Reward] = {
-        "format": format_reward,
-        "perception": perception_reward,
-        "semantic": SemanticReward(text_encoder),
-    }
-    self_check(rewards)
-    return rewards
-
-
-def _weights(weights: RewardWeights, names: list[str]) -> list[float]:
-    return [float(weights.model_dump()[name]) for name in names]
+from r1pipe.training.language.setup import last_checkpoint, lora_config, save, train, trainer_settings
 
 
 def optimise(
     model: R1ForConditionalGeneration,
     processor: R1Processor,
     rows: Dataset,
+    held_out: Dataset,
     text_encoder: TextEncoder,
     grpo: Grpo,
     *,
@@ -47,6 +32,7 @@ def optimise(
         model: the model after SFT.
         processor: the model's, with the scenes at hand.
         rows: `prompt`, `images` and the rewards' columns.
+        held_out: the same of prompts that are measured now and then, never trained on.
         text_encoder: CLIP, for the semantic reward.
         grpo: the numbers.
         work: checkpoints to resume from.
@@ -62,9 +48,18 @@ def optimise(
         **trainer_settings(grpo, work, seed=seed),
         num_generations=grpo.group_size,
         max_completion_length=grpo.max_completion_length,
+        per_device_eval_batch_size=grpo.batch_size,
+        eval_strategy="steps",
+        eval_steps=grpo.eval_steps,
+        # The start is measured once: an interrupted run has it in its history.
+        eval_on_start=last_checkpoint(work) is None,
         temperature=grpo.temperature,
         beta=grpo.beta,
-        reward_weights=_weights(grpo.reward_weights, list(rewards)),
+        # Not divided by a group's own spread: where all completions are about as good, that spread is noise.
+        scale_rewards="batch",
+        adam_beta2=grpo.adam_beta2,
+        adam_epsilon=grpo.adam_epsilon,
+        reward_weights=[grpo.reward_weights.model_dump()[name] for name in rewards],
         logging_steps=5,
     )
     trainer = GRPOTrainer(
@@ -72,6 +67,7 @@ def optimise(
         args=settings,
         reward_funcs=list(rewards.values()),
         train_dataset=rows,
+        eval_dataset=held_out,
         processing_class=processor,
         peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
         callbacks=[Courses(logs, model), DeadRewardAlarm(grpo.zero_std_alarm_steps)],

@@ -38,6 +38,7 @@ def build_model(
         num_views=model.num_views,
         view_width=features.view_features.shape[1],
         depth_width=features.depth_features.shape[1],
+        modalities=model.modalities,
         view_strategy=model.view_strategy,
         view_weight_pull=view_weight_pull,
         tie_word_embeddings=True,
@@ -87,10 +88,16 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
     }
 
 
+def last_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint of an interrupted run, None where there is none."""
+    found: str | None = get_last_checkpoint(str(work)) if work.is_dir() else None
+    return found
+
+
 def train(trainer: Trainer, work: Path) -> None:
     """Train, from the last checkpoint of an interrupted run where there is one."""
     trainer.remove_callback(PrinterCallback)  # `Courses` says how far it is
-    checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
+    checkpoint = last_checkpoint(work)
     if checkpoint is not None:
         logger.info("Going on from %s.", Path(checkpoint).name)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -57,13 +57,13 @@ def fine_tune(
 
 
 def continuation(sft: Sft, grpo: Grpo, control: Control) -> Sft:
-    """SFT's settings on GRPO's tasks, steps, precision and learning rate: the control spends what GRPO spends."""
+    """SFT's settings on GRPO's tasks, steps and precision: the control spends what GRPO spends."""
     return sft.model_copy(
         update={
             "tasks": grpo.tasks,
             "max_steps": grpo.max_steps,
             "batch_size": control.batch_size,
-            "learning_rate": grpo.learning_rate,
+            "learning_rate": control.learning_rate,
             "save_steps": grpo.save_steps,
             "lora": grpo.lora,
             "warmup_steps": 0,

@@ -1,0 +1,96 @@
+"""Run an ablation: every variant as a DVC experiment of its own, then one table of what each part is worth."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import dvc.api
+from dvc.repo import Repo
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from r1pipe.errors import DataError, GateError
+from r1pipe.evaluation.ablations import ABLATIONS, Ablation, Cell, Predictions, Results, Rows, compare
+from r1pipe.files import write_json
+from r1pipe.params import Params
+from r1pipe.stages.runner import environment
+
+logger = logging.getLogger(__name__)
+
+
+def ablate(name: str, params: Params) -> Results:
+    """Run what has not been run at this commit, compare, and keep the table at `paths.ablations`.
+
+    Raises:
+        DataError: if there is no such ablation.
+        GateError: if a variant's pipeline failed; those before it are kept, and not run again.
+    """
+    if name not in ABLATIONS:
+        raise DataError(f"Expected an ablation among {', '.join(ABLATIONS)}, found {name!r}.")
+    ablation, commit = ABLATIONS[name], _commit()
+    experiments = {variant: _experiment(name, variant, commit) for variant in ablation.variants}
+    for variant, overrides in ablation.variants.items():
+        _run(experiments[variant], overrides)
+    found = {variant: _predictions(ablation, experiment, params) for variant, experiment in experiments.items()}
+    results = compare(ablation, found, resamples=params.evaluate.bootstrap, seed=params.base.seed)
+    write_json(params.paths.ablations / f"{name}.json", {"title": ablation.title, "commit": commit, "rows": results})
+    return results
+
+
+def _commit() -> str:
+    return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()[:10]
+
+
+def _experiment(name: str, variant: str, commit: str) -> str:
+    """A name that git and DVC take, the same for the same code."""
+    return f"{name}-{re.sub('[^a-z0-9]+', '-', variant.lower())}-{commit}"
+
+
+def _run(experiment: str, overrides: Sequence[str]) -> None:
+    """Everything up to the scores, in a folder of its own; stages that do not change come from DVC's cache."""
+    with Repo() as repo:
+        if experiment in {row[0] for rows in repo.experiments.ls().values() for row in rows}:
+            logger.info("%s has been run.", experiment)
+            return
+    logger.info("%s: %s", experiment, ", ".join(overrides) or "nothing changed")
+    settings = [argument for override in overrides for argument in ("--set-param", override)]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment, *settings, "evaluate"]
+    status = subprocess.run(command, check=False, env=environment()).returncode
+    if status:
+        raise GateError(f"Expected experiment {experiment} to reach its scores, found exit status {status}.")
+
+
+def _predictions(ablation: Ablation, experiment: str, params: Params) -> Predictions:
+    def read(file: str) -> Rows:
+        text = dvc.api.read((params.paths.predictions / file).as_posix(), rev=experiment)
+        return [json.loads(line) for line in text.splitlines()]
+
+    tasks = {column.task for column in ablation.columns}
+    return Predictions(
+        {task: read(f"{ablation.arm}-{task}.jsonl") for task in tasks},
+        {task: read(f"references-{task}.jsonl") for task in tasks},
+    )
+
+
+def ablation_table(name: str, results: Results) -> Table:
+    """Each variant's numbers; below, how far it is from the last variant with its paired 95 % interval."""
+    ablation = ABLATIONS[name]
+    title = f"{ablation.title}, arm {ablation.arm}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("variant")
+    for column in ablation.columns:
+        count = next(iter(results.values()))[column.title]["n"]
+        table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
+    for variant, cells in results.items():
+        is_whole = variant == list(results)[-1]
+        table.add_row(variant, *(_cell(cells[column.title], is_whole=is_whole) for column in ablation.columns))
+    return table
+
+
+def _cell(cell: Cell, *, is_whole: bool) -> str:
+    if is_whole:
+        return f"{cell['value']:.1f}\n[{cell['low']:.1f},{cell['high']:.1f}]"
+    return f"{cell['value']:.1f}\n{cell['change']:+.1f} [{cell['change_low']:+.1f},{cell['change_high']:+.1f}]"

@@ -1,0 +1,101 @@
+"""Ablations: what a part of the model is worth, as the change that its absence makes, with a paired interval."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+from r1pipe.evaluation.scoring import measure
+from r1pipe.evaluation.tasks import EvaluatedTask
+from r1pipe.metrics.intervals import differences, intervals
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Column(NamedTuple):
+    """A number that an ablation reports."""
+
+    title: str
+    task: EvaluatedTask
+    metric: str
+
+
+class Ablation(NamedTuple):
+    """Variants of the pipeline that differ in one thing."""
+
+    title: str
+    arm: str
+    """The arm whose predictions are compared."""
+
+    variants: Mapping[str, Sequence[str]]
+    """What each variant changes, as overrides of parameters; the last one changes nothing, the others are compared with it."""
+
+    columns: Sequence[Column]
+
+
+ABLATIONS = {
+    "modalities": Ablation(
+        title="What the model sees (the shape of the paper's Table 10)",
+        arm="grpo",
+        variants={
+            "text+image": ("model.modalities=[image]",),
+            "text+image+depth": ("model.modalities=[image,depth]",),
+            "text+image+points": ("model.modalities=[image,points]",),
+            "full": (),
+        },
+        columns=(
+            Column("exact match", "qa", "em"),
+            Column("Acc@0.25", "grounding", "acc_25"),
+            Column("CIDEr@0.5", "captioning", "cider_50"),
+        ),
+    )
+}
+
+
+class Cell(TypedDict):
+    """A metric of a variant, 0..100, and how far it is from the full model's with a paired 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    change: float
+    change_low: float
+    change_high: float
+    n: int
+
+
+Results = dict[str, dict[str, Cell]]
+"""By variant and column title."""
+
+
+class Predictions(NamedTuple):
+    """What one variant's arm said, by task."""
+
+    rows: Mapping[EvaluatedTask, Rows]
+    references: Mapping[EvaluatedTask, Rows]
+
+
+def compare(ablation: Ablation, found: Mapping[str, Predictions], *, resamples: int, seed: int) -> Results:
+    """Every variant beside the last, sample by sample.
+
+    Args:
+        ablation: variants and columns.
+        found: what each variant said.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: if variants answered other questions.
+    """
+    whole = found[list(ablation.variants)[-1]]
+    results: Results = {name: {} for name in ablation.variants}
+    for column in ablation.columns:
+        references = whole.references[column.task]
+        reference = {column.metric: measure(column.task, whole.rows[column.task], references)[column.metric]}
+        for name in ablation.variants:
+            ours = {column.metric: measure(column.task, found[name].rows[column.task], references)[column.metric]}
+            value = intervals(ours, resamples=resamples, seed=seed)[column.metric]
+            change = differences(reference, ours, resamples=resamples, seed=seed)[column.metric]
+            results[name][column.title] = Cell(
+                value=value.value, low=value.low, high=value.high,
+                change=change.value, change_low=change.low, change_high=change.high, n=value.n,
+            )  # fmt: skip
+    return results

@@ -1,0 +1,87 @@
+"""What GRPO maximises, on samples that no training has seen: the rewards of completions sampled as GRPO samples them.
+
+Shape suffixes: N questions, S completions of all questions.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from r1pipe.evaluation.tasks import Features, Questions, Row
+from r1pipe.metrics.intervals import Measure, mean
+from r1pipe.models.r1.answering import Answerer, Request
+from r1pipe.params import Evaluate, RewardWeights, Think
+from r1pipe.rewards.check import Reward
+from r1pipe.rewards.total import reward_columns, score, total
+
+
+class RewardRules(NamedTuple):
+    """How completions are sampled and rewarded: GRPO's own settings."""
+
+    rewards: Mapping[str, Reward]
+    weights: RewardWeights
+    temperature: float
+
+
+class Rewarded(NamedTuple):
+    """A question with what the rewards read of its sample."""
+
+    id: str
+    request: Request
+    columns: Mapping[str, Any]
+
+
+def rewarded_questions(asked: Iterable[Questions], features: Features, think: Think) -> list[Rewarded]:
+    """The questions of every task that has rewards."""
+    boxes = {scene_id: found.boxes() for scene_id, found in features.items()}
+    return [
+        Rewarded(sample.id, request, reward_columns(sample, boxes[sample.scene_id], think))
+        for questions in asked
+        if questions.samples
+        for request, sample in zip(questions.requests, questions.samples, strict=True)
+    ]
+
+
+def sampled_rewards(
+    answerer: Answerer,
+    questions: Sequence[Rewarded],
+    rules: RewardRules,
+    *,
+    settings: Evaluate,
+    think: Think,
+    blind: bool,
+    seed: int,
+) -> list[Row]:
+    """A row a question: `id`, and by reward and as `total` the mean over its completions, None where one does not apply."""
+    times = settings.reward_completions
+    repeated = [question for question in questions for _ in range(times)]
+    torch.manual_seed(seed)  # every arm draws alike
+    completions = answerer.complete(
+        [question.request for question in repeated],
+        think=think,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        blind=blind,
+        temperature=rules.temperature,
+    )
+    turns = [[{"role": "assistant", "content": text}] for text in completions]
+    scores_S = score(rules.rewards, turns, [question.columns for question in repeated])
+    means_N = {name: score_S.reshape(-1, times).mean(axis=1) for name, score_S in scores_S.items()}
+    means_N["total"] = total(means_N, rules.weights)
+    return [
+        {"id": question.id} | {name: _number(mean_N[i]) for name, mean_N in means_N.items()}
+        for i, question in enumerate(questions)
+    ]
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def reward_means(rows: Sequence[Row]) -> dict[str, Measure]:
+    """The mean of each reward and of their total, times 100, over the questions to which it applies."""
+    names = [name for name in rows[0] if name != "id"]
+    values_N = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+    return {name: mean(np.nan_to_num(value_N), ~np.isnan(value_N)) for name, value_N in values_N.items()}

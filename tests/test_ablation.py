@@ -1,0 +1,122 @@
+"""An ablation runs its variants as DVC experiments, and tells each change with a paired interval."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1pipe.ablate import ablate, ablation_table
+from r1pipe.errors import DataError, GateError
+from r1pipe.evaluation.ablations import ABLATIONS, Predictions, compare
+from r1pipe.files import read_json
+from r1pipe.params import Params
+
+ROOT = Path(__file__).parents[1]
+MODALITIES = ABLATIONS["modalities"]
+BOX, ELSEWHERE = [0.0, 0.0, 0.5, 1.0, 1.0, 1.0], [9.0, 9.0, 0.5, 1.0, 1.0, 1.0]
+
+
+def said(num_right):
+    """What a model says that answers the first `num_right` of ten questions."""
+    right = [i < num_right for i in range(10)]
+    return {
+        "qa": [{"id": f"q{i}", "answer": "red" if ok else "blue"} for i, ok in enumerate(right)],
+        "grounding": [{"id": f"g{i}", "boxes": [BOX if ok else ELSEWHERE]} for i, ok in enumerate(right)],
+        "captioning": [
+            {"scene_id": f"s{i}", "box": BOX, "caption": f"a chair number {i}" if ok else "no"}
+            for i, ok in enumerate(right)
+        ],
+    }
+
+
+REFERENCES = {
+    "qa": [{"id": f"q{i}", "answers": ["red"]} for i in range(10)],
+    "grounding": [{"id": f"g{i}", "boxes": [BOX]} for i in range(10)],
+    "captioning": [
+        {"scene_id": f"s{i}", "object_id": 0, "box": BOX, "captions": [f"a chair number {i}"]} for i in range(10)
+    ],
+}
+
+
+def test_a_change_is_paired_with_the_full_model_sample_by_sample():
+    rights = {"text+image": 2, "text+image+depth": 3, "text+image+points": 9, "full": 9}
+    found = {name: Predictions(said(num), REFERENCES) for name, num in rights.items()}
+    results = compare(MODALITIES, found, resamples=200, seed=0)
+    assert [results[name]["exact match"]["value"] for name in rights] == [20, 30, 90, 90]
+    cell = results["text+image"]["Acc@0.25"]
+    assert cell["change"] == -70 and -100 < cell["change_low"] < -70 < cell["change_high"] < -30
+    same = results["text+image+points"]["exact match"]
+    assert (same["change"], same["change_low"], same["change_high"]) == (0, 0, 0)
+    lines = ablation_table("modalities", results)
+    assert [column.header for column in lines.columns][1] == "exact match\nn=10"
+    assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0 [")
+
+
+def test_an_unknown_ablation_names_those_there_are():
+    with pytest.raises(DataError, match=r"Expected an ablation among modalities.*, found 'colours'"):
+        ablate("colours", Params.load(ROOT / "params.yaml"))
+
+
+STAGE = """
+import json, pathlib, sys, yaml
+sys.path.insert(0, {tests!r})
+from test_ablation import REFERENCES, said
+modalities = yaml.safe_load(open("params.yaml"))["model"]["modalities"]
+folder = pathlib.Path("reports/predictions")
+folder.mkdir(parents=True)
+rights = 9 if "points" in modalities else 2
+sys.exit(3) if {broken!r} in modalities and len(modalities) == 1 else None
+for task, rows in said(rights).items():
+    (folder / f"grpo-{{task}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+    (folder / f"references-{{task}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in REFERENCES[task]))
+"""
+PIPELINE = f"""
+stages:
+  evaluate:
+    cmd: {sys.executable} stage.py
+    deps: [stage.py]
+    params: [model.modalities]
+    outs: [reports/predictions]
+"""
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A pipeline of one stage, whose model is good where it sees the cloud."""
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(PIPELINE)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text())
+    Path(".gitignore").write_text("/reports/predictions\n")
+
+    def commit(broken):
+        Path("stage.py").write_text(STAGE.format(tests=str(ROOT / "tests"), broken=broken))
+        for command in ("init -q", "config user.name t", "config user.email t@t"):
+            subprocess.run(["git", *command.split()], check=True)
+        if not Path(".dvc").is_dir():
+            subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+        subprocess.run(["git", "add", "-A"], check=True)
+        subprocess.run(["git", "commit", "-qm", "a pipeline"], check=True)
+        return Params.load()
+
+    return commit
+
+
+@pytest.mark.slow
+def test_every_variant_is_an_experiment_that_runs_once(repository, capfd):
+    params = repository(broken="none")
+    results = ablate("modalities", params)
+    assert {name: cells["exact match"]["value"] for name, cells in results.items()} == {
+        "text+image": 20, "text+image+depth": 20, "text+image+points": 90, "full": 90,
+    }  # fmt: skip
+    kept = read_json(params.paths.ablations / "modalities.json")
+    assert kept["rows"] == results
+    capfd.readouterr()
+    assert ablate("modalities", params) == results
+    assert "Running stage" not in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_variant_that_fails_is_named(repository):
+    with pytest.raises(GateError, match=r"modalities-text-image-\w+ to reach its scores, found exit status"):
+        ablate("modalities", repository(broken="image"))
