@@ -91,13 +91,14 @@ class Clip:
 
         Raises:
             MissingError: if open_clip knows no such name or tag, or cannot get the weights.
-            ModelError: if the weights do not fit the model, or it is no plain CLIP with patches.
+            ModelError: if the weights do not fit the model or its activation, or it is no plain CLIP with patches.
         """
         if model.startswith("local-dir:"):
             return cls.load(Path(model.removeprefix("local-dir:")))
         config = open_clip.get_model_config(model)
         if config is None:
             raise MissingError(f"Expected a model that open_clip knows, found {model!r}; see open_clip.list_models().")
+        _check_activation(model, pretrained, config)
         return cls(_create(model, pretrained), config)
 
     def save(self, folder: Path) -> None:
@@ -169,6 +170,17 @@ class Clip:
 
     def _batches(self, rgb_VHW3: NDArray[np.uint8]) -> list[torch.Tensor]:
         return [self.inputs(rgb_VHW3[i : i + self.batch_size]) for i in range(0, len(rgb_VHW3), self.batch_size)]
+
+
+def _check_activation(model: str, pretrained: str | None, config: Mapping[str, Any]) -> None:
+    """Refuse what open_clip only warns of: weights trained with QuickGELU in a model with GELU, or the reverse."""
+    tag = open_clip.get_pretrained_cfg(model, pretrained) if pretrained else {}
+    if tag and tag.get("quick_gelu", False) != config.get("quick_gelu", False):
+        plain = model.removesuffix("-quickgelu")
+        other = f"{plain}-quickgelu" if model == plain else plain
+        raise ModelError(
+            f"Expected CLIP {other} for the weights {pretrained}, found {model}, which has another activation."
+        )
 
 
 def _create(model: str, pretrained: str | None) -> Any:

@@ -1,10 +1,10 @@
 """Depth-Anything v2, through transformers: its backbone's hidden states, not its depth picture, are the features.
 
-Shape suffixes: V views, H, W pixels, T patches, D the backbone's width.
+Shape suffixes: V views, H, W pixels, D the backbone's width.
 """
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
-from r1pipe.files import whole
-from r1pipe.models.encoders.pretrained import device, load_config, load_model, load_processor
+from r1pipe.models.encoders.pretrained import ViewEncoder, load_config, load_model, load_processor
 
 NUM_STAGES = 4
 """Layers of the backbone that the depth head reads, as in Depth-Anything."""
@@ -22,13 +21,8 @@ MAX_DEPTH_M = 20
 """Range of the metric head; Depth-Anything v2's value for rooms."""
 
 
-class DepthEncoder:
+class DepthEncoder(ViewEncoder):
     """A frozen depth model with the preprocessing that belongs to it."""
-
-    def __init__(self, model: Any, processor: Any, *, batch_size: int = 32) -> None:
-        self.model = model.to(device())
-        self.processor = processor
-        self.batch_size = batch_size
 
     @classmethod
     def new(cls, *, image_size: int, patch_size: int, hidden_size: int, layers: int) -> Self:
@@ -67,12 +61,6 @@ class DepthEncoder:
         model = load_model(DepthAnythingForDepthEstimation, name, revision, config)
         return cls(model, load_processor(name, revision))
 
-    def save(self, folder: Path) -> None:
-        """Write configuration, weights and image processor, in transformers' own files."""
-        with whole(folder) as draft:
-            self.model.save_pretrained(draft)
-            self.processor.save_pretrained(draft)
-
     @property
     def hidden_size(self) -> int:
         """D, the width of `encode`'s rows."""
@@ -83,38 +71,24 @@ class DepthEncoder:
         """Whether the depth picture is in metres; otherwise it is a disparity of unknown scale and shift."""
         return bool(self.model.config.depth_estimation_type == "metric")
 
-    def inputs(self, rgb_VHW3: NDArray[np.uint8]) -> torch.Tensor:
-        """The pixel values, from the processor's own preprocessing."""
-        batch = self.processor(images=list(rgb_VHW3), return_tensors="pt", input_data_format="channels_last")
-        pixels: torch.Tensor = batch["pixel_values"].to(device())
-        return pixels
-
-    def predict(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    def predict(self, inputs: dict[str, torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """The depth picture `(V, H, W)` at `size` (H, W), with gradient: metres where the head is metric."""
-        depth_VHW: torch.Tensor = self.model(pixel_values=pixels).predicted_depth
+        depth_VHW: torch.Tensor = self.model(**inputs).predicted_depth
         return interpolate(depth_VHW[:, None], size, mode="bilinear", align_corners=False)[:, 0]
 
     @torch.inference_mode()
     def depth(self, rgb_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The depth picture `(V, H, W)` of `(V, H, W, 3)` colours."""
         size = (rgb_VHW3.shape[1], rgb_VHW3.shape[2])
-        parts = [self.predict(self.inputs(part), size).float().cpu().numpy() for part in self._batches(rgb_VHW3)]
+        parts = [self.predict(self.inputs(part), size).float().cpu().numpy() for part in self.batches(rgb_VHW3)]
         return np.concatenate([np.zeros((0, *size), np.float32), *parts])
 
-    @torch.inference_mode()
-    def encode(self, rgb_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """One row a view: the backbone's last hidden states, averaged over the patches, `(V, D)`."""
-        parts = [self._pool(self.inputs(part)).float().cpu().numpy() for part in self._batches(rgb_VHW3)]
-        return np.concatenate([np.zeros((0, self.hidden_size), np.float32), *parts])
-
-    def _pool(self, pixels: torch.Tensor) -> torch.Tensor:
-        hidden = self.model.backbone(pixels).feature_maps[-1]
+    def pool(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The backbone's last hidden states, averaged over the patches, `(V, D)`, with gradient."""
+        hidden = self.model.backbone(**inputs).feature_maps[-1]
         if hidden.ndim == 4:  # (V, D, h, w), where the checkpoint's backbone reshapes
             return torch.as_tensor(hidden.mean(dim=(2, 3)))
         return torch.as_tensor(hidden[:, 1:].mean(dim=1))  # the first token is no patch
-
-    def _batches(self, rgb_VHW3: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        return [rgb_VHW3[i : i + self.batch_size] for i in range(0, len(rgb_VHW3), self.batch_size)]
 
 
 def _stages(layers: int) -> list[int]:

@@ -1,15 +1,22 @@
-"""Weights by hub id and revision or by local path: all of them, or an error that says what was looked for."""
+"""What the encoders of views from transformers share; weights by hub id or path, all of them or an error.
 
+Shape suffixes: V views, H, W pixels, D an encoder's width.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor
 from transformers.utils.logging import disable_progress_bar
 
 from r1pipe.errors import MissingError, ModelError
+from r1pipe.files import whole
 
 disable_progress_bar()  # a bar a file of weights, also where there is no terminal
 
@@ -17,6 +24,45 @@ disable_progress_bar()  # a bar a file of weights, also where there is no termin
 def device() -> torch.device:
     """Where an encoder runs: the GPU if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+class ViewEncoder(ABC):
+    """A frozen model of views with the image processor that belongs to it."""
+
+    def __init__(self, model: Any, processor: Any, *, batch_size: int = 32) -> None:
+        self.model = model.to(device())
+        self.processor = processor
+        self.batch_size = batch_size
+
+    @property
+    @abstractmethod
+    def hidden_size(self) -> int:
+        """D, the width of `encode`'s rows."""
+
+    @abstractmethod
+    def pool(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """One row a view `(V, D)`, with gradient."""
+
+    def save(self, folder: Path) -> None:
+        """Write configuration, weights and image processor, in transformers' own files."""
+        with whole(folder) as draft:
+            self.model.save_pretrained(draft)
+            self.processor.save_pretrained(draft)
+
+    def inputs(self, rgb_VHW3: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+        """What the model takes, from the processor's own preprocessing."""
+        batch = self.processor(images=list(rgb_VHW3), return_tensors="pt", input_data_format="channels_last")
+        return dict(batch.to(device()))
+
+    def batches(self, rgb_VHW3: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """The views, `batch_size` at a time."""
+        return [rgb_VHW3[i : i + self.batch_size] for i in range(0, len(rgb_VHW3), self.batch_size)]
+
+    @torch.inference_mode()
+    def encode(self, rgb_VHW3: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What `pool` makes of the views `(V, H, W, 3)`: `(V, D)`."""
+        parts = [self.pool(self.inputs(part)).float().cpu().numpy() for part in self.batches(rgb_VHW3)]
+        return np.concatenate([np.zeros((0, self.hidden_size), np.float32), *parts])
 
 
 def load_config(name: str | Path, revision: str | None, types: Sequence[str]) -> Any:
