@@ -21,7 +21,7 @@ from r1pipe.datasets.labels import OTHERS, LabelMap
 from r1pipe.datasets.manifest import Manifest, build, check_rooms, read_splits, room_of
 from r1pipe.datasets.preparation import read_samples, write_samples, write_scenes
 from r1pipe.datasets.sample import Sample
-from r1pipe.datasets.scannet import read_scan, read_scene
+from r1pipe.datasets.scannet import read_scan
 from r1pipe.errors import DataError
 from r1pipe.files import read_models
 from r1pipe.geometry import Box, transform
@@ -49,7 +49,7 @@ def catalog(root, labels):
 
 
 def test_a_scene_is_aligned_and_its_boxes_hold_every_vertex(root, labels):
-    scene = read_scene(root / "scans", TRAIN, labels)
+    scene = read_scan(root / "scans", TRAIN, labels).scene
     assert [o.label for o in scene.objects] == ["floor", "chair", "chair", "table"]
     assert [o.nyu40 for o in scene.objects] == [2, 5, 5, 7]
     for index, (_, low, size) in enumerate(OBJECTS):

@@ -53,11 +53,6 @@ def scan_files(folder: Path, scene_id: str, *, annotated: bool = True) -> list[P
     return [folder / scene_id / f"{scene_id}{ending}" for ending in endings]
 
 
-def read_scene(scans: Path, scene_id: str, labels: LabelMap) -> Scene:
-    """The scene of an annotated scan; see `read_scan`."""
-    return read_scan(scans, scene_id, labels).scene
-
-
 def read_scan(scans: Path, scene_id: str, labels: LabelMap, *, annotated: bool = True) -> Scan:
     """Read `<scans>/<scene_id>/`: every vertex, every annotated object, walls, floor and ceiling among them.
 
