@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 export DVC_NO_ANALYTICS := true
 export HF_HUB_DISABLE_TELEMETRY := 1
-export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 1000
 
 .PHONY: help run test test-slow check lock params hooks
 

@@ -33,7 +33,7 @@ def ablate(name: str, params: Params) -> Results:
     ablation, commit = ABLATIONS[name], _commit()
     experiments = {variant: _experiment(name, variant, commit) for variant in ablation.variants}
     for variant, overrides in ablation.variants.items():
-        _run(experiments[variant], overrides)
+        _run(experiments[variant], [*overrides, *ablation.shared] if overrides else [])
     found = {variant: _predictions(ablation, experiment, params) for variant, experiment in experiments.items()}
     results = compare(ablation, found, resamples=params.evaluate.bootstrap, seed=params.base.seed)
     write_json(params.paths.ablations / f"{name}.json", {"title": ablation.title, "commit": commit, "rows": results})

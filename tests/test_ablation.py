@@ -68,7 +68,7 @@ folder.mkdir(parents=True)
 rights = 9 if "points" in modalities else 2
 sys.exit(3) if {broken!r} in modalities and len(modalities) == 1 else None
 for task, rows in said(rights).items():
-    (folder / f"grpo-{{task}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+    (folder / f"sft-{{task}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
     (folder / f"references-{{task}}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in REFERENCES[task]))
 """
 PIPELINE = f"""

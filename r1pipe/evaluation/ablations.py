@@ -28,19 +28,23 @@ class Ablation(NamedTuple):
     variants: Mapping[str, Sequence[str]]
     """What each variant changes, as overrides of parameters; the last one changes nothing, the others are compared with it."""
 
+    shared: Sequence[str]
+    """Overrides of every variant but the last, which do not touch the arm: they spare what is not looked at."""
+
     columns: Sequence[Column]
 
 
 ABLATIONS = {
     "modalities": Ablation(
         title="What the model sees (the shape of the paper's Table 10)",
-        arm="grpo",
+        arm="sft",
         variants={
             "text+image": ("model.modalities=[image]",),
             "text+image+depth": ("model.modalities=[image,depth]",),
             "text+image+points": ("model.modalities=[image,points]",),
             "full": (),
         },
+        shared=("grpo.max_steps=1",),
         columns=(
             Column("exact match", "qa", "em"),
             Column("Acc@0.25", "grounding", "acc_25"),
