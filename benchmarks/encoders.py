@@ -3,7 +3,7 @@
 The baseline is the authors' code with spconv's native algorithm on two CPU threads and as many voxels, timed once and not here: its
 ratio is exact only on the machine that it was timed on. `tests/test_ptv3_reference.py` holds ours to the same numbers. Memory is the
 most that a forward needs beside the weights. Run: python benchmarks/encoders.py, on a machine with two idle cores; where other
-processes run, OMP_WAIT_POLICY=passive keeps the threads from spinning while they wait for each other.
+processes run, GOMP_SPINCOUNT=1000 keeps the threads from spinning for long while they wait for each other.
 """
 
 import ctypes
