@@ -4,6 +4,8 @@ Commands import what they need when they run, so that `--help` is quick.
 """
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +120,49 @@ def ask(
         typer.echo(answer.model_dump_json(indent=2))
     else:
         _show_answer(answer)
+
+
+@app.command()
+@in_a_sentence
+def view(
+    scene: Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")],
+    question: Annotated[str, typer.Option(help="What the views are chosen for.")],
+    task: Annotated[
+        str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")
+    ] = "qa",
+    model: Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")] = None,
+    scannet: Annotated[
+        Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The PNG to write; `reports/views/<scene>-<question>.png` by default.")
+    ] = None,
+) -> None:
+    """See what the model looks at: every candidate view with its scores for a question, the chosen ones framed.
+
+    A view scores by the points that it shows (text3d), by how much of the room it adds (image3d) and by its picture
+    (clip); the utility is their weighted sum, with weights that training has moved. On a desktop the sheet is opened.
+
+    Example: `r1pipe view room0504_00 --question "what color is the chair?"`
+
+    Example: `r1pipe view scan.ply --question "the lamp on the desk." --task grounding --output sheet.png`
+    """
+    from r1pipe.evaluation.sheet import save_sheet
+    from r1pipe.serving.asking import look_scene
+
+    look = look_scene(Params.load(), scene, question, task=task, model=model, scannet=scannet)
+    ask, kept = look.ask, sum(choice.chosen for choice in look.choices)
+    subtitle = f"{ask.scene_id}, {ask.kind}, {look.model}: {kept} of {len(look.choices)} views chosen"
+    path = output or Path("reports/views") / f"{ask.scene_id}-{_slug(ask.question)}.png"
+    save_sheet(path, look.photographs, look.choices, title=ask.question, subtitle=subtitle)
+    typer.echo(str(path))
+    if sys.stdout.isatty() and (sys.platform == "darwin" or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ):
+        typer.launch(str(path))
+
+
+def _slug(question: str) -> str:
+    """A question as part of a file's name, at most 60 letters."""
+    return re.sub("[^a-z0-9]+", "-", question.lower()).strip("-")[:60].rstrip("-") or "question"
 
 
 def _show_answer(answer: Any) -> None:

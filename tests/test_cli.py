@@ -43,6 +43,8 @@ def test_help_imports_nothing_heavy():
         (["ask", "nowhere", "what is this?", "--task", "cooking"], "task"),
         (["ask", "nowhere", ""], "question"),
         (["ask", "room.ply", "what is this?", "--model", "no/model"], "no/model"),
+        (["view", "nowhere", "--question", "what is this?"], "found 'nowhere'"),
+        (["view", "room.ply", "--question", " "], "question"),
         (["score", "cooking", "--predictions", "p", "--references", "r"], "'cooking'"),
         (["score", "qa", "--predictions", "none.jsonl", "--references", "none.jsonl"], "none.jsonl"),
         (["compare", "qa", "none.jsonl", "none.jsonl", "--references", "none.jsonl"], "none.jsonl"),

@@ -1,7 +1,10 @@
-"""One question from the command line: the same model and the same answer as over HTTP."""
+"""One question from the command line: the same model, the same views and the same answer as over HTTP."""
 
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from r1pipe.errors import DataError, MissingError
@@ -10,8 +13,23 @@ from r1pipe.params import Params
 from r1pipe.serving.answer import Answer, Ask
 from r1pipe.serving.scans import read_scan
 from r1pipe.serving.served import ServedModel, Settings, load_encoders
+from r1pipe.views.choice import ViewChoice
 
 FILES = (".ply", ".npz")
+PHOTOGRAPH = (440, 440)
+"""Pixels of a view to look at, width and height: twice what a sheet shows, so that its points are smooth."""
+
+
+class Look(NamedTuple):
+    """What the model looks at for a question."""
+
+    ask: Ask
+    """The question, as it was understood."""
+
+    model: str
+    choices: list[ViewChoice]
+    photographs: NDArray[np.uint8]
+    """`(V, H, W, 3)`, one a choice."""
 
 
 def ask_scene(
@@ -31,8 +49,26 @@ def ask_scene(
         MissingError: if there is no such room, scan or file, or no model yet.
         DataError: if the scan or the question is not what it should be.
     """
+    served, ask = _attend(params, scene, question, task=task, model=model, scannet=scannet)
+    return served.answer(ask)
+
+
+def look_scene(
+    params: Params, scene: str, question: str, *, task: str, model: Path | None = None, scannet: Path | None = None
+) -> Look:
+    """What the model looks at for a question, without its answer; arguments and errors as in `ask_scene`."""
+    served, ask = _attend(params, scene, question, task=task, model=model, scannet=scannet)
+    choices = served.look(ask)
+    photographs = served.room(ask.scene_id).photographs([choice.view for choice in choices], PHOTOGRAPH)
+    return Look(ask, served.name, choices, photographs)
+
+
+def _attend(
+    params: Params, scene: str, question: str, *, task: str, model: Path | None, scannet: Path | None
+) -> tuple[ServedModel, Ask]:
+    """The model that knows the room, and the question about it."""
     try:
-        ask = Ask.model_validate({"scene_id": scene, "question": question, "task": task})
+        ask = Ask.model_validate({"scene_id": scene, "question": question.strip(), "task": task})
     except ValidationError as error:
         raise DataError(f"Expected a question: {explain(error)}.") from None
     scan = find_scan(scene, params.paths.features, scannet or params.paths.scannet)
@@ -40,7 +76,7 @@ def ask_scene(
     if scan is not None:
         read = read_scan(scan, voxel_size=params.prepare.voxel_size)
         ask = ask.model_copy(update={"scene_id": served.add_scene(read)})
-    return served.answer(ask)
+    return served, ask
 
 
 def find_scan(scene: str, features: Path, scannet: Path | None) -> Path | None:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import gradio as gr
-import numpy as np
-from numpy.typing import NDArray
 
 from r1pipe.errors import R1Error
 from r1pipe.params import Task
@@ -15,13 +13,9 @@ from r1pipe.serving import figures
 from r1pipe.serving.answer import Answer, Ask, ViewScore
 from r1pipe.serving.scans import MAX_BYTES
 from r1pipe.serving.served import Room, ServedModel
-from r1pipe.views.renderer import render
 
 VIEW_SIZE = (320, 240)
 """Pixels of a view on the page."""
-
-SPLAT = 3
-"""Half-width of a point on them, pixels."""
 
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
 """Those of the machine: a page that asks a room asks nobody else for fonts."""
@@ -124,7 +118,10 @@ def _shown(answer: Answer, room: Room) -> Updates:
     note = "\n\n".join([*(f"⚠ {warning}" for warning in answer.warnings), f"<sub>{took}</sub>"])
     rows = [[o.id, o.label, o.score, " ".join(f"{x:.2f}" for x in o.box)] for o in answer.objects]
     chosen = [view for view in answer.views if view.chosen]
-    gallery = [(image, _caption(view)) for image, view in zip(_photographs(room, chosen), chosen, strict=True)]
+    gallery = [
+        (image, _caption(view))
+        for image, view in zip(room.photographs([v.view for v in chosen], VIEW_SIZE), chosen, strict=True)
+    ]
     scores = [
         [v.view, "yes" if v.chosen else "", *(round(x, 3) for x in (v.text3d, v.image3d, v.clip, v.utility))]
         for v in answer.views
@@ -134,9 +131,3 @@ def _shown(answer: Answer, room: Room) -> Updates:
 
 def _caption(view: ViewScore) -> str:
     return f"view {view.view}: utility {view.utility:.2f}"
-
-
-def _photographs(room: Room, views: list[ViewScore]) -> NDArray[np.uint8]:
-    """`(V, H, W, 3)`: the views again, larger than the encoders saw them."""
-    cameras = room.views.cameras.take(np.array([view.view for view in views], dtype=np.intp)).fitted(VIEW_SIZE)
-    return render(room.scene.xyz, room.scene.rgb, cameras, radius=SPLAT).rgb

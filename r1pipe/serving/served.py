@@ -2,10 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import Box
@@ -17,14 +20,19 @@ from r1pipe.scenes.scene import Scene
 from r1pipe.serving.answer import Answer, Ask, Mention, SceneRow, ViewScore
 from r1pipe.serving.bundle import Bundle
 from r1pipe.serving.scans import decode_scan
+from r1pipe.views.choice import ViewChoice
+from r1pipe.views.renderer import render
 from r1pipe.views.views import Views, render_scene
 
 if TYPE_CHECKING:
     # torch comes with a model, not with the service's definition: a Bento is built without it.
-    from r1pipe.models.r1.answering import Answerer, ViewChoice
+    from r1pipe.models.r1.answering import Answerer
 
 MAX_UPLOADS = 16
 """Uploaded rooms that a server remembers; the oldest is forgotten."""
+
+SPLAT = 100
+"""Half-widths of a point in a photograph's width."""
 
 
 class SceneEncoder(Protocol):
@@ -40,6 +48,11 @@ class Room(NamedTuple):
 
     scene: Scene
     views: Views
+
+    def photographs(self, numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
+        """`(V, H, W, 3)`: views of these numbers again, larger than the encoders saw them; `size` is (W, H), pixels."""
+        cameras = self.views.cameras.take(np.array(numbers, dtype=np.intp)).fitted(size)
+        return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT)).rgb
 
 
 @dataclass(frozen=True)
@@ -202,6 +215,17 @@ class ServedModel:
         timings = {"waited": waited - start, "answered": time.perf_counter() - waited}
         yield self._answer(ask, completion, timings)
 
+    def look(self, ask: Ask) -> list[ViewChoice]:
+        """Every candidate view of the room with its scores for the question, without answering it.
+
+        Raises:
+            MissingError: if the server does not know the room.
+            DataError: if the question names an object that was not detected.
+        """
+        request = self._request(ask)
+        with self._lock:
+            return self._answerer.views(request)
+
     def _request(self, ask: Ask) -> Request:
         features = self.features(ask.scene_id)
         unknown = [identifier(i) for i in identifiers(ask.question) if i >= len(features.object_boxes)]
@@ -217,8 +241,7 @@ class ServedModel:
         features = self._answerer.features(ask.scene_id)
         parsed = parse(completion, think=self.settings.think.on(ask.kind))
         response = parsed or Response("", completion.strip())
-        with self._lock:
-            views = self._answerer.views(self._request(ask))
+        views = self.look(ask)
         timings["looked"] = time.perf_counter() - start
         return Answer(
             scene_id=ask.scene_id,
@@ -262,5 +285,5 @@ def _mentions(text: str, features: SceneFeatures) -> list[Mention]:
     ]
 
 
-def _view_score(choice: "ViewChoice", features: SceneFeatures) -> ViewScore:
+def _view_score(choice: ViewChoice, features: SceneFeatures) -> ViewScore:
     return ViewScore(camera=features.cameras[choice.view].tolist(), **choice._asdict())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from transformers import TextIteratorStreamer
@@ -15,19 +15,9 @@ from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Think
 from r1pipe.progress import track
+from r1pipe.views.choice import ViewChoice
 
-__all__ = ["Answerer", "Request", "ViewChoice"]
-
-
-class ViewChoice(NamedTuple):
-    """A candidate view, its scores for a question, and whether the model looks at it."""
-
-    view: int
-    chosen: bool
-    text3d: float
-    image3d: float
-    clip: float
-    utility: float
+__all__ = ["Answerer", "Request"]
 
 
 class Answerer:
