@@ -329,10 +329,11 @@ def test_a_stage_runs_as_a_process_and_notes_its_seconds(tmp_path):
 def test_a_stopped_stage_leaves_no_draft(tmp_path, number, status):
     workplace(tmp_path)
     stage = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from r1pipe.files import whole
 from r1pipe.stages.runner import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
 def main(params):
     with whole(Path("out.txt")) as draft:
         draft.write_text("half")
