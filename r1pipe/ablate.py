@@ -80,7 +80,7 @@ def ablation_table(name: str, results: Results) -> Table:
     ablation = ABLATIONS[name]
     title = f"{ablation.title}, arm {ablation.arm}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("variant")
+    table.add_column("variant", overflow="fold")
     for column in ablation.columns:
         count = next(iter(results.values()))[column.title]["n"]
         table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
