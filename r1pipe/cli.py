@@ -33,6 +33,11 @@ app = typer.Typer(
 )
 Args = ParamSpec("Args")
 
+Room = Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")]
+AskedTask = Annotated[str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")]
+Tuned = Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")]
+ScanNet = Annotated[Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")]
+
 
 def in_a_sentence(command: Callable[Args, None]) -> Callable[Args, None]:
     """The command, whose errors are one sentence on stderr and exit status 1."""
@@ -96,15 +101,11 @@ def _show_results(console: Console, params: Params) -> None:
 @app.command()
 @in_a_sentence
 def ask(
-    scene: Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")],
+    scene: Room,
     question: Annotated[str, typer.Argument(help="It may name detected objects, `<obj_003>`.")],
-    task: Annotated[
-        str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")
-    ] = "qa",
-    model: Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")] = None,
-    scannet: Annotated[
-        Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")
-    ] = None,
+    task: AskedTask = "qa",
+    model: Tuned = None,
+    scannet: ScanNet = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask the model about a room: its reasoning, answer, boxes and the views it chose.
@@ -125,15 +126,11 @@ def ask(
 @app.command()
 @in_a_sentence
 def view(
-    scene: Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")],
+    scene: Room,
     question: Annotated[str, typer.Option(help="What the views are chosen for.")],
-    task: Annotated[
-        str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")
-    ] = "qa",
-    model: Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")] = None,
-    scannet: Annotated[
-        Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")
-    ] = None,
+    task: AskedTask = "qa",
+    model: Tuned = None,
+    scannet: ScanNet = None,
     output: Annotated[
         Path | None, typer.Option(help="The PNG to write; `reports/views/<scene>-<question>.png` by default.")
     ] = None,
