@@ -31,6 +31,16 @@ class Ablation(NamedTuple):
     columns: Sequence[Column]
 
 
+COLUMNS = (
+    Column("exact match", "qa", "em"),
+    Column("Acc@0.25", "grounding", "acc_25"),
+    Column("CIDEr@0.5", "captioning", "cider_50"),
+)
+"""One number a task."""
+
+FIXED_WEIGHTS = ((0.3, 0.6, 0.4), (0.3, 0.4, 0.6), (0.4, 0.5, 0.5), (0.2, 0.5, 0.5), (0.3, 0.5, 0.5))
+"""w_t, w_c and w_clip of the paper's Table 9."""
+
 ABLATIONS = {
     "modalities": Ablation(
         title="What the model sees (the shape of the paper's Table 10)",
@@ -41,12 +51,32 @@ ABLATIONS = {
             "text+image+points": ("model.modalities=[image,points]",),
             "full": (),
         },
-        columns=(
-            Column("exact match", "qa", "em"),
-            Column("Acc@0.25", "grounding", "acc_25"),
-            Column("CIDEr@0.5", "captioning", "cider_50"),
-        ),
-    )
+        columns=COLUMNS,
+    ),
+    "views": Ablation(
+        title="How views are chosen (the shape of the paper's Table 8)",
+        arm="grpo",
+        variants={
+            **{name: (f"model.view_strategy={name}",) for name in ("all", "horizontal", "bottom", "random")},
+            "learnt": (),
+        },
+        columns=COLUMNS,
+    ),
+    "view-weights": Ablation(
+        title="Weights of the view scores, fixed or learnt (the shape of the paper's Table 9)",
+        arm="grpo",
+        variants={
+            **{
+                f"w_t {text:g}, w_c {image:g}, w_clip {clip:g}": (
+                    "model.view_strategy=fixed",
+                    f"model.view_weights=[{text:g},{image:g},{clip:g}]",
+                )
+                for text, image, clip in FIXED_WEIGHTS
+            },
+            "learnt": (),
+        },
+        columns=COLUMNS,
+    ),
 }
 
 
