@@ -234,7 +234,7 @@ def compare(
 @app.command()
 @in_a_sentence
 def ablate(
-    name: Annotated[str, typer.Argument(help="modalities.")],
+    name: Annotated[str, typer.Argument(help="modalities, views, view-weights.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
@@ -242,7 +242,10 @@ def ablate(
     Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own; a
     variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
 
-    Example: `r1pipe ablate modalities`
+    `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
+    `view-weights` fixes what the selector learns.
+
+    Example: `r1pipe ablate modalities`, or `r1pipe ablate views`
     """
     from r1pipe.ablate import ablate as run_ablation
     from r1pipe.ablate import ablation_table

@@ -362,8 +362,18 @@ class Model(Section):
     """Views that the selector keeps."""
 
     view_strategy: Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
+    view_weights: tuple[float, float, float]
+    """w_t, w_c and w_clip of the strategy `fixed`; w_c + w_clip = 1."""
+
     modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
     """What of a scene the language model sees beside the question."""
+
+    @model_validator(mode="after")
+    def _view_weights_sum_up(self) -> Self:
+        _, image3d, clip = self.view_weights
+        if abs(image3d + clip - 1) > 1e-6:
+            raise ValueError(f"view_weights need w_c + w_clip = 1, found {image3d:g} + {clip:g}")
+        return self
 
 
 class Lora(Section):

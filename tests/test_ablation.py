@@ -1,13 +1,15 @@
 """An ablation runs its variants as DVC experiments, and tells each change with a paired interval."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from r1pipe.ablate import ablate, ablation_table
-from r1pipe.errors import DataError, GateError
+from r1pipe.errors import DataError, GateError, ParamsError
 from r1pipe.evaluation.ablations import ABLATIONS, Predictions, compare
 from r1pipe.files import read_json
 from r1pipe.params import Params
@@ -51,6 +53,31 @@ def test_a_change_is_paired_with_the_full_model_sample_by_sample():
     lines = ablation_table("modalities", results)
     assert [column.header for column in lines.columns][1] == "exact match\nn=10"
     assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0 [")
+
+
+@pytest.mark.parametrize(
+    ("ablation", "variant", "overrides"),
+    [(name, variant, overrides) for name, found in ABLATIONS.items() for variant, overrides in found.variants.items()],
+)
+def test_a_variant_is_valid_parameters_and_changes_nothing_but_the_model(ablation, variant, overrides):
+    given = yaml.safe_load((ROOT / "params.yaml").read_text())
+    changed = copy.deepcopy(given)
+    for override in overrides:
+        key, _, value = override.partition("=")
+        section, name = key.split(".")
+        assert name in changed[section]
+        changed[section][name] = yaml.safe_load(value)
+    model = Params.model_validate(changed).model
+    is_default = variant == list(ABLATIONS[ablation].variants)[-1]
+    assert (changed == given) == is_default
+    assert model.view_strategy in variant or ablation != "views"
+
+
+def test_fixed_weights_that_do_not_add_up_are_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text((ROOT / "params.yaml").read_text().replace("[0.3, 0.5, 0.5]", "[0.3, 0.5, 0.6]"))
+    with pytest.raises(ParamsError, match=r"view_weights need w_c \+ w_clip = 1, found 0.5 \+ 0.6"):
+        Params.load(path)
 
 
 def test_an_unknown_ablation_names_those_there_are():

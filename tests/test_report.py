@@ -4,15 +4,20 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from r1pipe.errors import DataError
 from r1pipe.evaluation.charts import Bar, interval_chart, line_chart, ticks
+from r1pipe.evaluation.looking import look_row
 from r1pipe.evaluation.report import flatten
 from r1pipe.evaluation.series import Series, read_courses, read_series
 from r1pipe.files import write_json, write_jsonl, write_text
 from r1pipe.params import Params
 from r1pipe.stages import report
+from r1pipe.views.cameras import Cameras
+from r1pipe.views.choice import ViewChoice
+from r1pipe.views.views import Views
 
 ROOT = Path(__file__).parents[1]
 ARMS = {"sft": 61.25, "grpo": 65.5, "control": 62.0, "blind": 24.75}
@@ -96,8 +101,26 @@ def page(params):
         write_jsonl(paths.predictions / f"references-{task}.jsonl", some)
         for arm in ARMS:
             write_jsonl(paths.predictions / f"{arm}-{task}.jsonl", [prediction(task, some[0])])
+    write_looks(paths)
     report.main(params)
     return paths.report.read_text(encoding="utf-8")
+
+
+def write_looks(paths):
+    """A room with two views, of which each example's question chose the second."""
+    choices = [ViewChoice(0, False, 0.1, 0.2, 0.3, 0.25), ViewChoice(1, True, 0.1, 0.2, 0.3, 0.6375)]
+    asked = {"qa": "what colour is it?", "grounding": "the chair", "captioning": "describe <obj_000>."}
+    write_jsonl(
+        paths.predictions / "views-grpo.jsonl",
+        [look_row(task, "room", question, choices) for task, question in asked.items()],
+    )
+    targets = {"n": 4, "in_any_view": 4, "in_chosen_views": 3, "in_random_views": 2.5, "gain": 12.5, "low": -50.0}
+    targets |= {"high": 62.5, "pixels_chosen": 3.0, "pixels_all": 2.0, "in_others_views": 2.25}
+    write_json(paths.metrics / "views.json", {"pairs": {"n": 7, "differ": 5}, "targets": targets})
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    empty = np.zeros((2, 8, 8), np.float32)
+    cameras = Cameras(np.tile(np.eye(4), (2, 1, 1)), np.tile(np.eye(3), (2, 1, 1)), (8, 8))
+    Views("room", pictures, empty, empty.astype(np.int32), cameras).save(paths.views)
 
 
 def prediction(task, reference):
@@ -108,7 +131,7 @@ def prediction(task, reference):
 
 
 class Wellformed(HTMLParser):
-    void = frozenset(("meta", "br"))
+    void = frozenset(("meta", "br", "img"))
 
     def __init__(self):
         super().__init__()
@@ -147,6 +170,9 @@ class Wellformed(HTMLParser):
         pytest.param("Not logged in this run: GRPO: weights of the view selector", id="what was not logged"),
         pytest.param("20.0<small>-45.5 [-60.0, -31.0]", id="an ablation's change with its interval"),
         pytest.param("<code>c0ffee</code>", id="the commit of an ablation"),
+        pytest.param("<b>view 1</b><b>0.637</b>", id="a view's utility"),
+        pytest.param("Of 7 pairs of questions about one room with different targets, 5 get", id="whether views differ"),
+        pytest.param("random would show 2.5 (difference +12.5 points [-50.0, +62.5]), those", id="whether views help"),
         pytest.param("<h2>3 examples</h2>", id="as many examples as there are"),
     ],
 )
@@ -158,7 +184,13 @@ def test_the_page_is_wellformed_and_needs_nothing_but_itself(page):
     parser = Wellformed()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r"<script|<link|src=|url\(|https?://", page)
+    assert not re.search(r'<script|<link|src="(?!data:image/jpeg;base64,)|src=[^"]|url\(|https?://', page)
+
+
+def test_every_example_has_its_contact_sheet_with_the_chosen_view_framed(page):
+    assert page.count("<figure") == 3 * 2
+    assert page.count("<figure class=chosen>") == 3
+    assert page.count('src="data:image/jpeg;base64,') == 3 * 2
 
 
 def test_the_same_files_give_the_same_bytes(params, page):

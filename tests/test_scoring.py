@@ -17,6 +17,7 @@ from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Evaluate, RewardWeights, Think
 from r1pipe.rewards.total import build_rewards
+from r1pipe.views.choice import ViewChoice
 
 CUBE = [0.0, 0.0, 0.0, 2.0, 2.0, 2.0]
 HALF = [0.0, 0.0, 0.0, 2.0, 2.0, 1.0]
@@ -245,6 +246,9 @@ class Parrot:
     def complete(self, requests, *, think, max_new_tokens, batch_size, blind=False, temperature=0.0):
         return ["" if blind else BOOK[request.task] for request in requests]
 
+    def views(self, request):
+        return [ViewChoice(0, True, 0.1, 0.2, 0.3, 1 / 3)]
+
 
 @pytest.fixture
 def asked():
@@ -301,6 +305,11 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
         again = run_score(task, folder / f"grpo-{task}.jsonl", folder / f"references-{task}.jsonl", None)
         for name, found in metrics["grpo"][task].items():
             assert name == "format" or again[name] == pytest.approx(found["value"], abs=1e-4)
+    looks = list(read_jsonl(folder / "views-grpo.jsonl"))
+    assert len(looks) == sum(len(questions.requests) for questions in asked.values())
+    assert looks[0]["views"] == [
+        {"view": 0, "chosen": True, "text3d": 0.1, "image3d": 0.2, "clip": 0.3, "utility": 0.3333}
+    ]
     assert next(read_jsonl(folder / "sft-qa.jsonl"))["completion"] == BOOK["qa"]
     assert json.loads(json.dumps(metrics)) == metrics
 

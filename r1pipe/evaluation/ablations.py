@@ -34,6 +34,19 @@ class Ablation(NamedTuple):
     columns: Sequence[Column]
 
 
+COLUMNS = (
+    Column("exact match", "qa", "em"),
+    Column("Acc@0.25", "grounding", "acc_25"),
+    Column("CIDEr@0.5", "captioning", "cider_50"),
+)
+"""One number a task."""
+
+FIXED_WEIGHTS = ((0.3, 0.6, 0.4), (0.3, 0.4, 0.6), (0.4, 0.5, 0.5), (0.2, 0.5, 0.5), (0.3, 0.5, 0.5))
+"""w_t, w_c and w_clip of the paper's Table 9."""
+
+CHEAP = ("grpo.max_steps=1",)
+"""What is compared are the models after SFT: one step of reinforcement keeps the rest of the pipeline short."""
+
 ABLATIONS = {
     "modalities": Ablation(
         title="What the model sees (the shape of the paper's Table 10)",
@@ -44,13 +57,35 @@ ABLATIONS = {
             "text+image+points": ("model.modalities=[image,points]",),
             "full": (),
         },
-        shared=("grpo.max_steps=1",),
-        columns=(
-            Column("exact match", "qa", "em"),
-            Column("Acc@0.25", "grounding", "acc_25"),
-            Column("CIDEr@0.5", "captioning", "cider_50"),
-        ),
-    )
+        shared=CHEAP,
+        columns=COLUMNS,
+    ),
+    "views": Ablation(
+        title="How views are chosen (the shape of the paper's Table 8)",
+        arm="sft",
+        variants={
+            **{name: (f"model.view_strategy={name}",) for name in ("all", "horizontal", "bottom", "random")},
+            "learnt": (),
+        },
+        shared=CHEAP,
+        columns=COLUMNS,
+    ),
+    "view-weights": Ablation(
+        title="Weights of the view scores, fixed or learnt (the shape of the paper's Table 9)",
+        arm="sft",
+        variants={
+            **{
+                f"w_t {text:g}, w_c {image:g}, w_clip {clip:g}": (
+                    "model.view_strategy=fixed",
+                    f"model.view_weights=[{text:g},{image:g},{clip:g}]",
+                )
+                for text, image, clip in FIXED_WEIGHTS
+            },
+            "learnt": (),
+        },
+        shared=CHEAP,
+        columns=COLUMNS,
+    ),
 }
 
 

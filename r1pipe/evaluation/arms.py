@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from r1pipe.evaluation.looking import TUNED, look_row
 from r1pipe.evaluation.sampled import RewardRules, reward_means, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure
 from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
@@ -61,7 +62,7 @@ def evaluate(
         think: which tasks reason first.
         seed: of the sampling and of the bootstrap.
         folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them, and
-            `<arm>-reward.jsonl`, the mean rewards of each question.
+            `<arm>-reward.jsonl`, the mean rewards of each question, and `views-grpo.jsonl`, see `looking`.
     """
     folder.mkdir(parents=True)
     for task, questions in asked.items():
@@ -77,6 +78,8 @@ def evaluate(
             rows = _ask(answerer, questions, task, features, settings=settings, think=think, blind=arm.blind)
             write_jsonl(folder / f"{arm.name}-{task}.jsonl", rows)
             metrics[arm.name][task] = _score(task, rows, questions.references, think, settings.bootstrap, seed)
+        if arm.name == TUNED:
+            write_jsonl(folder / f"views-{arm.name}.jsonl", _looks(answerer, asked))
         if not rewarded:
             continue
         rows = sampled_rewards(answerer, rewarded, rules, settings=settings, think=think, blind=arm.blind, seed=seed)
@@ -107,6 +110,12 @@ def _ask(
     responses = [parse(text, think=think.on(task)) for text in completions]
     rows = predictions(task, asked, responses, features)
     return [row | {"completion": text} for row, text in zip(rows, completions, strict=True)]
+
+
+def _looks(answerer: Answerer, asked: Mapping[EvaluatedTask, Questions]) -> list[Row]:
+    """Which views are chosen for every question."""
+    requests = [request for questions in asked.values() for request in questions.requests]
+    return [look_row(r.task, r.scene_id, r.question, answerer.views(r)) for r in requests]
 
 
 def _score(

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from r1pipe.evaluation.charts import Bar, interval_chart, line_chart
 from r1pipe.evaluation.examples import Example
 from r1pipe.evaluation.series import Series
+from r1pipe.evaluation.sheet import Tile
 from r1pipe.evaluation.table import columns, gaps_sentence, looks_at_the_scene
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
@@ -42,6 +43,12 @@ class Findings:
     """By training stage."""
 
     examples: list[Example]
+    sheets: list[list[Tile]]
+    """What the tuned model could look at for each example."""
+
+    looking: Mapping[str, Mapping[str, float]]
+    """Whether the chosen views follow the question, see `looking.follow`."""
+
     ablations: Sequence[Mapping[str, Any]]
     """What `r1pipe ablate` kept: title, commit, and rows of cells by variant and column."""
 

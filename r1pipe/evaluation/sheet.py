@@ -27,6 +27,13 @@ _PAPER, _INK, _SOFT, _ACCENT = "#fbfbf9", "#1c1f24", "#5d6470", "#0d8f74"
 _SCORES = ("text3d", "image3d", "clip")
 
 
+class Tile(NamedTuple):
+    """A view in a page: its picture as a data URI, and what the selector made of it."""
+
+    picture: str
+    choice: ViewChoice
+
+
 class Place(NamedTuple):
     """Where a view's picture stands on a sheet: pixels, left upper corner first."""
 
@@ -94,6 +101,11 @@ def places(shape_VHW: tuple[int, ...], *, num_lines: int, columns: int, tile: in
         (MARGIN + (i % columns) * (tile + GAP), top + (i // columns) * (height + CAPTION + GAP)) for i in range(count)
     ]
     return [Place(left, top, left + tile, top + height) for left, top in corners]
+
+
+def tiles(rgb_VHW3: NDArray[np.uint8], choices: Sequence[ViewChoice]) -> list[Tile]:
+    """A contact sheet's views for a page."""
+    return [Tile(picture_uri(rgb_VHW3[choice.view]), choice) for choice in choices]
 
 
 def picture_uri(rgb_HW3: NDArray[np.uint8], *, size: int = 96) -> str:

@@ -1,17 +1,22 @@
 """Measure SFT, GRPO, the control and the blind arm alike, with intervals (stage `evaluate`)."""
 
+from collections.abc import Sequence
+
 from r1pipe.datasets.sample import Sample
 from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.looking import TUNED, Sight, follow
 from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.tasks import questions
-from r1pipe.files import read_models, whole, write_json
+from r1pipe.files import read_jsonl, read_models, whole, write_json
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.params import Params
 from r1pipe.rewards.total import build_rewards
+from r1pipe.scenes.scene import Scene
 from r1pipe.stages.runner import run
+from r1pipe.views.views import Views
 
 
 def main(params: Params) -> None:
@@ -35,8 +40,21 @@ def main(params: Params) -> None:
             folder=draft,
         )
     write_json(paths.metrics / "evaluate.json", metrics)
+    write_json(paths.metrics / "views.json", _looking(params, samples))
     facts = provenance(settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature)
     write_json(paths.metrics / "provenance.json", facts)
+
+
+def _looking(params: Params, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+    """Whether the tuned model's views follow the question."""
+    paths = params.paths
+    return follow(
+        list(read_jsonl(paths.predictions / f"views-{TUNED}.jsonl")),
+        samples,
+        lambda name: Sight(Views.load(paths.views, name).index, Scene.load(paths.scenes, name).instance),
+        resamples=params.evaluate.bootstrap,
+        seed=params.base.seed,
+    )
 
 
 if __name__ == "__main__":

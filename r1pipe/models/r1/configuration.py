@@ -27,6 +27,7 @@ class R1Config(PretrainedConfig):
         depth_width: width of a view's depth features.
         modalities: what of a scene becomes tokens, of "image", "depth" and "points".
         view_strategy: how views are chosen; `learnt` is the paper's.
+        view_weights: w_t, w_c and w_clip of the strategy `fixed`.
         view_temperature: softness of the straight-through gradient of the choice.
         view_weight_pull: strength of the L2 term that pulls w_t to 0.3.
         num_bands: octaves of the Fourier features of a position.
@@ -51,6 +52,7 @@ class R1Config(PretrainedConfig):
         depth_width: int = 48,
         modalities: Sequence[Modality] = ("image", "depth", "points"),
         view_strategy: ViewStrategy = "learnt",
+        view_weights: Sequence[float] = (0.3, 0.5, 0.5),
         view_temperature: float = 0.1,
         view_weight_pull: float = 0.1,
         num_bands: int = 6,
@@ -68,6 +70,7 @@ class R1Config(PretrainedConfig):
         self.view_width, self.depth_width = view_width, depth_width
         self.modalities = list(modalities)
         self.view_strategy, self.view_temperature = view_strategy, view_temperature
+        self.view_weights = list(view_weights)
         self.view_weight_pull, self.num_bands, self.image_token_id = view_weight_pull, num_bands, image_token_id
         super().__init__(**kwargs)
 

@@ -40,6 +40,7 @@ def build_model(
         depth_width=features.depth_features.shape[1],
         modalities=model.modalities,
         view_strategy=model.view_strategy,
+        view_weights=model.view_weights,
         view_weight_pull=view_weight_pull,
         tie_word_embeddings=True,
         **special_ids(tokenizer),
