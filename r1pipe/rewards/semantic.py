@@ -1,10 +1,14 @@
 """Does the answer mean what the reference means? (paper, section 3.2, CLIP text similarity)."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from r1pipe.rewards.completion import Completion, responses
 
@@ -23,7 +27,7 @@ class SemanticReward:
     """
 
     __name__ = "semantic_reward"
-    max_cached = 100_000
+    max_cached = 20_000
 
     def __init__(self, text_encoder: TextEncoder) -> None:
         self.text_encoder = text_encoder
@@ -56,3 +60,14 @@ class SemanticReward:
         new = sorted(texts - self._embeddings.keys())
         if new:
             self._embeddings.update(zip(new, self.text_encoder.encode_text(new), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write the embeddings kept so far, for a run that goes on: embedded in other company their last bits differ."""
+        kept = np.stack([*self._embeddings.values()]) if self._embeddings else np.zeros((0, 0), np.float32)
+        save_file({"embeddings": kept}, path, metadata={"texts": json.dumps([*self._embeddings])})
+
+    def load(self, path: Path) -> None:
+        """Keep the embeddings that `save` wrote, and no others."""
+        with safe_open(path, "numpy") as file:
+            texts, kept = json.loads(file.metadata()["texts"]), file.get_tensor("embeddings")
+        self._embeddings = dict(zip(texts, kept, strict=True))

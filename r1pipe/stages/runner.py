@@ -46,6 +46,9 @@ def run(main: Callable[[Params], None]) -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted; finished work is kept, the next run goes on from there.\n")
         sys.exit(128 + signal.SIGINT)
+    except InterruptedError as stopped:  # by SIGTERM, once a training has kept where it is
+        sys.stderr.write(f"{stopped}\n")
+        sys.exit(128 + signal.SIGTERM)
     except OSError as error:
         if error.errno not in _ACTIONABLE:
             raise

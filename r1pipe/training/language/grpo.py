@@ -9,8 +9,9 @@ from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
 from r1pipe.params import Grpo
 from r1pipe.rewards.semantic import TextEncoder
 from r1pipe.rewards.total import build_rewards
+from r1pipe.training.language.checkpoints import last_checkpoint, train
 from r1pipe.training.language.courses import Courses, DeadRewardAlarm
-from r1pipe.training.language.setup import last_checkpoint, lora_config, save, train, trainer_settings
+from r1pipe.training.language.setup import lora_config, save, trainer_settings
 
 
 def optimise(
@@ -70,7 +71,7 @@ def optimise(
         eval_dataset=held_out,
         processing_class=processor,
         peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
-        callbacks=[Courses(logs, model), DeadRewardAlarm(grpo.zero_std_alarm_steps)],
     )
-    train(trainer, work)
+    watching = [Courses(logs, model), DeadRewardAlarm(grpo.zero_std_alarm_steps)]
+    train(trainer, work, callbacks=watching, memories=[rewards["semantic"]])
     save(trainer, processor, output)

@@ -1,14 +1,12 @@
-"""What SFT, GRPO and the control share: the model to start from, adapters, trainer settings, resuming."""
+"""What SFT, GRPO and the control share: the model to start from, adapters, trainer settings, saving."""
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, PrinterCallback, Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedTokenizerBase, Trainer
 
 from r1pipe.files import whole
 from r1pipe.models.features import SceneFeatures
@@ -16,8 +14,6 @@ from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
 from r1pipe.models.r1.language import look_for_likes, text_config
 from r1pipe.models.r1.processing import special_ids
 from r1pipe.params import Lora, Model, Training
-
-logger = logging.getLogger(__name__)
 
 PARTS = ("object_projector", "point_projector", "view_projector", "depth_projector", "view_selector")
 """What is always trained in full beside adapters."""
@@ -80,28 +76,13 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
         "bf16": training.bf16,
         "gradient_checkpointing": training.gradient_checkpointing,
         "save_steps": training.save_steps,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the one before stays until the new one is whole
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not torch.cuda.is_available(),
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
     }
-
-
-def last_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint of an interrupted run, None where there is none."""
-    found: str | None = get_last_checkpoint(str(work)) if work.is_dir() else None
-    return found
-
-
-def train(trainer: Trainer, work: Path) -> None:
-    """Train, from the last checkpoint of an interrupted run where there is one."""
-    trainer.remove_callback(PrinterCallback)  # `Courses` says how far it is
-    checkpoint = last_checkpoint(work)
-    if checkpoint is not None:
-        logger.info("Going on from %s.", Path(checkpoint).name)
-    trainer.train(resume_from_checkpoint=checkpoint)
 
 
 def save(trainer: Trainer, processor: R1Processor, folder: Path) -> None:

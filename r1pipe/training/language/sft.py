@@ -7,8 +7,9 @@ from trl import SFTConfig, SFTTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
 from r1pipe.params import Control, Grpo, Sft
+from r1pipe.training.language.checkpoints import train
 from r1pipe.training.language.courses import Courses
-from r1pipe.training.language.setup import lora_config, save, train, trainer_settings
+from r1pipe.training.language.setup import lora_config, save, trainer_settings
 
 
 def fine_tune(
@@ -50,9 +51,8 @@ def fine_tune(
         train_dataset=rows,
         processing_class=processor,
         peft_config=lora_config(sft.lora, model.config.text_config.num_hidden_layers),
-        callbacks=[Courses(logs, model)],
     )
-    train(trainer, work)
+    train(trainer, work, callbacks=[Courses(logs, model)])
     save(trainer, processor, output)
 
 

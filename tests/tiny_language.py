@@ -1,0 +1,184 @@
+"""SFT and GRPO small enough for tests: a real model, processor and trainer; made-up scenes.
+
+As a program it runs trainings as a stage's process runs them, each in a process of its own: a JSON list of `Run` on
+standard input, their exit statuses on standard output. All are forks of one that has imported everything.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from r1pipe.datasets import Sample
+from r1pipe.geometry import Box
+from r1pipe.models.encoders.clip import Clip
+from r1pipe.models.features import SceneFeatures
+from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
+from r1pipe.models.r1.language import train_tokenizer
+from r1pipe.models.r1.prompts import Request
+from r1pipe.params import Model, Params
+from r1pipe.stages.runner import run
+from r1pipe.training.language import checkpoints
+from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
+from r1pipe.training.language.grpo import optimise
+from r1pipe.training.language.setup import build_model
+from r1pipe.training.language.sft import fine_tune
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["qa think: what color is the chair? user assistant red blue chair at"]
+SMALL = {"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2}
+COLOURS = ("red", "blue", "green", "brown")
+
+
+class MadeUpScenes:
+    """A store whose scenes are drawn from their names: every object has its own box and features."""
+
+    def features(self, scene_id: str) -> SceneFeatures:
+        rng = np.random.default_rng(int(scene_id[-4:]))
+        normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+        boxes = np.concatenate([normal(5, 3) * 2, np.ones((5, 3), np.float32)], axis=1)
+        cameras = np.tile(np.eye(4, dtype=np.float32), (6, 1, 1))
+        return SceneFeatures(
+            scene_id, normal(5, 16), boxes, np.ones(5, np.float32), ("chair",) * 5, normal(4, 16), normal(4, 3),
+            normal(6, 12), normal(6, 8), cameras, normal(6, 10), normal(6, 10), np.ones(6, np.float32) / 6,
+        )  # fmt: skip
+
+    def view_scores(self, scene_id: str, question: str) -> np.ndarray:
+        rng = np.random.default_rng(int(scene_id[-4:]) + len(question))
+        return rng.uniform(size=(6, 3)).astype(np.float32)
+
+
+class FakeText:
+    """Texts as one-hot rows: equal texts are alike, different ones are not."""
+
+    def encode_text(self, texts):
+        return np.stack([np.eye(64, dtype=np.float32)[sum(map(ord, t)) % 64] for t in texts])
+
+
+def small_clip() -> Clip:
+    """Untrained, but CLIP: what it says of a text depends in the last bits on the texts beside it."""
+    torch.manual_seed(0)
+    tower = {"layers": 1, "width": 32}
+    vision = {**tower, "image_size": 32, "patch_size": 8, "head_width": 16}
+    text = {**tower, "context_length": 16, "heads": 2, "vocab_size": 49408}
+    return Clip.new({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text})
+
+
+def processor_and_model(shape: Model) -> tuple[R1Processor, R1ForConditionalGeneration]:
+    """A fresh model of this shape."""
+    tokenizer, store = train_tokenizer(WORDS, 400, shape.num_objects), MadeUpScenes()
+    model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
+    return R1Processor(SceneReader(model.config, store), tokenizer), model
+
+
+def examples(count: int = 16):
+    """A question and an object to find in each scene."""
+    for i in range(count):
+        scene, colour = f"scene{i:04d}", COLOURS[i % len(COLOURS)]
+        qa = Sample(
+            id=f"q{i}", scene_id=scene, task="qa", question="what color is the chair?", answers=(colour,),
+            source="scanqa", split="train",
+        )  # fmt: skip
+        yield Example(qa, Request.of(qa), f"<think>chair <obj_001> {colour}</think><answer>{colour}</answer>")
+        box = Box(*map(float, MadeUpScenes().features(scene).object_boxes[1]))
+        find = Sample(
+            id=f"g{i}", scene_id=scene, task="grounding", question="the chair", boxes=(box,), object_ids=(1,),
+            source="scanrefer", split="train",
+        )  # fmt: skip
+        yield Example(find, Request.of(find), "<think>chair <obj_001></think><answer><obj_001></answer>")
+
+
+def params() -> Params:
+    return Params.load(ROOT / "params.yaml")
+
+
+def run_sft(folder: Path, **settings) -> None:
+    """SFT from scratch; `folder/sft` is the model, `folder/work` what an interrupted run goes on from."""
+    chosen = params()
+    short = {"max_steps": 30, "batch_size": 8, "save_steps": 10, "warmup_steps": 2, "learning_rate": 1e-2}
+    processor, model = processor_and_model(chosen.model.model_copy(update=SMALL))
+    fine_tune(
+        model, processor, sft_rows(list(examples()), chosen.think),
+        chosen.sft.model_copy(update=short | settings),
+        work=folder / "work", logs=folder / "logs", output=folder / "sft", seed=0,
+    )  # fmt: skip
+
+
+def run_grpo(folder: Path, start: str, **settings) -> None:
+    """GRPO from the model of `run_sft` at `start`; `folder/grpo` is the model."""
+    chosen = params()
+    short = {
+        "max_steps": 12, "batch_size": 16, "group_size": 4, "save_steps": 4, "eval_steps": 5, "eval_prompts": 4,
+        "max_completion_length": 12, "learning_rate": 1e-2,
+    }  # fmt: skip
+    rows, store = list(examples()), MadeUpScenes()
+    features = {e.sample.scene_id: store.features(e.sample.scene_id) for e in rows}
+    optimise(
+        R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store),
+        grpo_rows(rows, features, chosen.think), grpo_rows(some(rows, 4), features, chosen.think),
+        small_clip(), chosen.grpo.model_copy(update=short | settings),
+        work=folder / "work", logs=folder / "logs", output=folder / "grpo", seed=0,
+    )  # fmt: skip
+
+
+class Run(NamedTuple):
+    """One process."""
+
+    stage: str
+    folder: str
+    settings: dict[str, Any] = {}
+    end: str | None = None
+    """The signal that it sends itself."""
+
+    at: int | str = 0
+    """Behind which step, or `saving` for the middle of the first checkpoint."""
+
+
+def end_at(chosen: Run) -> None:
+    """Send the signal at the moment that the run names."""
+    kill = lambda: os.kill(os.getpid(), signal.Signals[chosen.end])  # noqa: E731
+    step_end, save = checkpoints.StopOnTerm.on_step_end, checkpoints.Remainder.on_save
+
+    def on_step_end(self, args, state, control, **given):
+        if state.global_step == chosen.at:
+            kill()
+        step_end(self, args, state, control, **given)
+
+    def on_save(self, *given, **named):
+        if chosen.at == "saving":
+            kill()
+        save(self, *given, **named)
+
+    checkpoints.StopOnTerm.on_step_end, checkpoints.Remainder.on_save = on_step_end, on_save
+
+
+def stage(chosen: Run) -> None:
+    """Run as a stage does: parameters of the folder, signals, one-sentence errors."""
+    folder = Path(chosen.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    Path("params.yaml").write_text((ROOT / "params.yaml").read_text().replace("threads: 2", "threads: 1"))
+    sys.stderr = Path("stderr.txt").open("w", buffering=1)
+    if chosen.end:
+        end_at(chosen)
+    train = {"sft": run_sft, "grpo": run_grpo}[chosen.stage]
+    run(lambda _: train(Path(), **chosen.settings))
+
+
+def main() -> None:
+    statuses = []
+    for chosen in (Run(*row) for row in json.load(sys.stdin)):
+        if (child := os.fork()) == 0:
+            stage(chosen)
+            sys.exit(0)
+        statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    sys.stdout.write(json.dumps(statuses))
+
+
+if __name__ == "__main__":
+    main()
