@@ -2,9 +2,11 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_language import Run
@@ -34,57 +36,66 @@ def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
 
+ENDS = {
+    "sft": [("SIGKILL", 13), ("SIGTERM", 17), ("SIGKILL", "saving")],
+    # Eight steps see every prompt once: the order of the second epoch has to be the same too.
+    "grpo": [("SIGKILL", 6), ("SIGTERM", 9), ("SIGKILL", "saving")],
+}
+LAST = {"sft": 30, "grpo": 14}
+
+
 @pytest.fixture(scope="module")
-def start(tmp_path_factory) -> dict[str, dict]:
-    """The settings of each stage: GRPO starts from a model that has begun to learn."""
-    folder = tmp_path_factory.mktemp("start")
-    assert execute(Run("sft", str(folder), {"max_steps": 60, "save_steps": 100})) == [0]
-    return {"sft": {}, "grpo": {"start": str(folder / "sft")}}
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("resume")
 
 
-@pytest.mark.parametrize(
-    ("stage", "kill", "term"),
-    [
-        pytest.param("sft", 13, 27, id="sft"),
-        # Eight steps see every prompt once: the second epoch's order has to be the same too.
-        pytest.param("grpo", 10, 9, id="grpo"),
-    ],
-)
-def test_a_training_ended_by_a_signal_ends_with_the_same_bytes(tmp_path, start, stage, kill, term):
-    run = lambda folder, *end: Run(stage, str(tmp_path / folder), start[stage], *end)  # noqa: E731
-    statuses = execute(
-        run("whole"), run("killed", "SIGKILL", kill), run("killed"), run("stopped", "SIGTERM", term), run("stopped")
-    )
-    assert statuses[:4] == [0, -9, 0, 143]
-    whole = written(tmp_path / "whole", stage)
-    assert f"{stage}/model.safetensors" in whole
-    assert different(whole, written(tmp_path / "killed", stage)) == []
-    assert different(whole, written(tmp_path / "stopped", stage)) == []
+def settings(stage: str, folder: Path) -> dict[str, Any]:
+    """GRPO starts from a model that has begun to learn: its completions differ in reward."""
+    return {"start": str(folder / "begun/sft")} if stage == "grpo" else {}
 
 
-def test_a_stopped_training_says_where_it_stopped_and_keeps_that_step(tmp_path):
-    assert execute(Run("sft", str(tmp_path), {}, "SIGTERM", 3)) == [143]
-    errors = (tmp_path / "stderr.txt").read_text()
-    assert errors.splitlines()[-1] == "Stopped by SIGTERM at step 3 of 30; the next run goes on from there."
+def begin(folder: Path) -> Run:
+    return Run("sft", str(folder / "begun"), {"max_steps": 60, "save_steps": 100})
+
+
+@pytest.fixture(scope="module")
+def statuses(folder) -> dict[str, list[int]]:
+    """What the runs of a stage exit with: the first in `<stage>/whole`, the others in `<stage>/cut`."""
+    runs = {
+        stage: [
+            Run(stage, str(folder / stage / where), settings(stage, folder), *end)
+            for where, *end in [("whole",), *(("cut", *end) for end in ends), ("cut",)]
+        ]
+        for stage, ends in ENDS.items()
+    }
+    first, *others = execute(begin(folder), *runs["sft"], *runs["grpo"])
+    assert first == 0
+    return {"sft": others[:5], "grpo": others[5:]}
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_training_ended_by_signals_ends_with_the_same_bytes(folder, statuses, stage):
+    assert statuses[stage] == [0, -9, 143, -9, 0]
+    whole = written(folder / stage / "whole", stage)
+    assert {f"{stage}/model.safetensors", "logs/metrics.json"} <= whole.keys()
+    assert different(whole, written(folder / stage / "cut", stage)) == []
+
+
+@pytest.mark.parametrize("stage", ENDS)
+def test_a_stopped_training_says_where_and_goes_on_from_there(folder, statuses, stage):
+    (_, first), (_, second), _ = ENDS[stage]
+    errors = (folder / stage / "cut/stderr.txt").read_text()
+    assert f"Stopped by SIGTERM at step {second} of {LAST[stage]}; the next run goes on from there." in errors
     assert "Traceback" not in errors
-    assert [path.parent.name for path in tmp_path.glob("work/*/whole.json")] == ["checkpoint-3"]
-
-
-def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(tmp_path, start):
-    run = lambda folder, *end: Run("sft", str(tmp_path / folder), {}, *end)  # noqa: E731
-    assert execute(run("whole"), run("cut", "SIGTERM", 4), run("cut", "SIGKILL", "saving"), run("cut")) == [
-        0,
-        143,
-        -9,
-        0,
-    ]
-    assert "Going on from checkpoint-4" in (tmp_path / "cut/stderr.txt").read_text()
-    assert different(written(tmp_path / "whole", "sft"), written(tmp_path / "cut", "sft")) == []
+    # The third run was killed while it wrote its first checkpoint: the fourth starts where the third did.
+    every = {"sft": 10, "grpo": 4}[stage]
+    gone_on = re.findall(r"Going on from checkpoint-(\d+)", errors)
+    assert gone_on == [str(first // every * every), str(second), str(second)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stage", "settings"),
+    ("stage", "others"),
     [
         pytest.param("sft", {}, id="sft"),
         pytest.param("grpo", {}, id="grpo"),
@@ -92,12 +103,10 @@ def test_a_run_killed_while_it_writes_a_checkpoint_goes_on_from_the_one_before(t
     ],
 )
 @pytest.mark.parametrize("seed", range(2))
-def test_five_kills_at_random_steps_change_nothing(tmp_path, start, stage, settings, seed):
-    settings = start[stage] | settings
-    last = {"sft": 30, "grpo": 12}[stage]
-    steps = random.Random(seed).sample(range(1, last), 5)
-    kills = [Run(stage, str(tmp_path / "cut"), settings, "SIGKILL", step) for step in steps]
-    runs = [Run(stage, str(tmp_path / "whole"), settings), *kills, Run(stage, str(tmp_path / "cut"), settings)]
-    statuses = execute(*runs)
-    assert statuses[-1] == statuses[0] == 0 and -9 in statuses
+def test_five_kills_at_random_steps_change_nothing(tmp_path, stage, others, seed):
+    chosen = settings(stage, tmp_path) | others
+    steps = sorted(random.Random(seed).sample(range(1, LAST[stage] + 1), 5))
+    kills = [Run(stage, str(tmp_path / "cut"), chosen, "SIGKILL", step) for step in steps]
+    runs = [Run(stage, str(tmp_path / "whole"), chosen), *kills, Run(stage, str(tmp_path / "cut"), chosen)]
+    assert execute(begin(tmp_path), *runs) == [0, 0, *[-9] * 5, 0]
     assert different(written(tmp_path / "whole", stage), written(tmp_path / "cut", stage)) == []

@@ -21,7 +21,7 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
 from r1pipe.models.r1.language import train_tokenizer
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params import Model, Params
+from r1pipe.params import Lora, Model, Params
 from r1pipe.stages.runner import run
 from r1pipe.training.language import checkpoints
 from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
@@ -113,7 +113,7 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     """GRPO from the model of `run_sft` at `start`; `folder/grpo` is the model."""
     chosen = params()
     short = {
-        "max_steps": 12, "batch_size": 16, "group_size": 4, "save_steps": 4, "eval_steps": 5, "eval_prompts": 4,
+        "max_steps": 14, "batch_size": 16, "group_size": 4, "save_steps": 4, "eval_steps": 5, "eval_prompts": 4,
         "max_completion_length": 12, "learning_rate": 1e-2,
     }  # fmt: skip
     rows, store = list(examples()), MadeUpScenes()
@@ -163,19 +163,30 @@ def stage(chosen: Run) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
     Path("params.yaml").write_text((ROOT / "params.yaml").read_text().replace("threads: 2", "threads: 1"))
-    sys.stderr = Path("stderr.txt").open("w", buffering=1)
+    sys.stderr = Path("stderr.txt").open("a", buffering=1)
     if chosen.end:
         end_at(chosen)
     train = {"sft": run_sft, "grpo": run_grpo}[chosen.stage]
-    run(lambda _: train(Path(), **chosen.settings))
+    settings = dict(chosen.settings)
+    if "lora" in settings:
+        settings["lora"] = Lora(**settings["lora"])
+    run(lambda _: train(Path(), **settings))
+
+
+def status(chosen: Run) -> int:
+    """What the stage would exit with."""
+    try:
+        stage(chosen)
+    except SystemExit as ended:
+        return int(ended.code)
+    return 0
 
 
 def main() -> None:
     statuses = []
     for chosen in (Run(*row) for row in json.load(sys.stdin)):
         if (child := os.fork()) == 0:
-            stage(chosen)
-            sys.exit(0)
+            os._exit(status(chosen))
         statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     sys.stdout.write(json.dumps(statuses))
 

@@ -70,6 +70,11 @@ class Remainder(TrainerCallback):
     def __init__(self, trainer: Trainer, work: Path, memories: Sequence[Memory]) -> None:
         self.trainer, self.work, self.memories = trainer, work, memories
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """No checkpoint at the last step: transformers would go on from it with one step more."""
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Every process writes its own; the first marks the checkpoint when all have."""
         folder = self._folder(state)
