@@ -63,6 +63,16 @@ class Paths(Section):
     bento: Path
 
 
+class Launch(Section):
+    """How the stages that train the language model are spread over processes; each has `base.threads` of its own."""
+
+    processes: Count
+    """1 runs the stage itself; more go through `accelerate launch`, one a GPU where there are any."""
+
+    accelerate: Path
+    """Accelerate's configuration of those processes: DDP, DeepSpeed or FSDP."""
+
+
 class Think(Section):
     """Which tasks ask for a chain of thought before the answer."""
 
@@ -396,6 +406,9 @@ class Training(Section):
     batch_size: Count
     """Sequences an optimizer step."""
 
+    device_batch_size: Count | None
+    """Sequences a forward pass on one device, as its memory allows; null takes a process's whole share at once."""
+
     learning_rate: Positive
     bf16: bool
     gradient_checkpointing: bool
@@ -418,11 +431,14 @@ class Sft(Training):
 
 
 class RewardWeights(Section):
-    """Weights of the three rewards in their sum."""
+    """Weights of the rewards in their sum; the last three are off at 0."""
 
     format: NonNegative
     perception: NonNegative
     semantic: NonNegative
+    exact_match: NonNegative
+    length: NonNegative
+    repetition: NonNegative
 
 
 class Grpo(Training):
@@ -447,6 +463,9 @@ class Grpo(Training):
     """Prompts of the val split that are measured, always the same ones."""
 
     reward_weights: RewardWeights
+    length_limit: Count
+    """Words of a completion up to which the reward `length` is whole; at twice as many it is 0."""
+
     zero_std_alarm_steps: Count
     """Logged steps in a row with a reward's standard deviation at 0 that raise the alarm."""
 
@@ -505,6 +524,7 @@ class Params(Section):
 
     base: Base
     paths: Paths
+    launch: Launch
     think: Think
     collect: Collect
     prepare: Prepare
@@ -520,6 +540,18 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     package: Package
+
+    @model_validator(mode="after")
+    def _processes_share_the_batch(self) -> Self:
+        batches = {"sft": self.sft.batch_size, "grpo": self.grpo.batch_size, "control": self.control.batch_size}
+        devices = {"sft": self.sft, "grpo": self.grpo, "control": self.sft}
+        for stage, batch_size in batches.items():
+            at_once = self.launch.processes * (devices[stage].device_batch_size or 1)
+            if batch_size % at_once:
+                raise ValueError(
+                    f"{stage}.batch_size ({batch_size}) must be a multiple of processes times device_batch_size ({at_once})"
+                )
+        return self
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Self:

@@ -5,6 +5,8 @@ import random
 import re
 import subprocess
 import sys
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,12 @@ def written(folder: Path, stage: str) -> dict[str, bytes]:
     """Every file of the model and of the logs."""
     files = [path for part in (stage, "logs") for path in (folder / part).rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def series(folder: Path, name: str) -> list[float]:
+    """A logged number, step by step."""
+    lines = (folder / f"logs/plots/metrics/{name}.tsv").read_text().splitlines()[1:]
+    return [float(line.split()[-1]) for line in lines]
 
 
 def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
@@ -58,6 +66,17 @@ def begin(folder: Path) -> Run:
     return Run("sft", str(folder / "begun"), {"max_steps": 60, "save_steps": 100})
 
 
+SPREAD = {"all at once": {}, "in four passes": {"device_batch_size": 2}, "in two processes": {}}
+
+
+def spread(folder: Path) -> list[Run]:
+    """The same short SFT in three ways."""
+    return [
+        Run("sft", str(folder / name), {"max_steps": 10} | given, processes=2 if "processes" in name else 1)
+        for name, given in SPREAD.items()
+    ]
+
+
 @pytest.fixture(scope="module")
 def statuses(folder) -> dict[str, list[int]]:
     """What the runs of a stage exit with: the first in `<stage>/whole`, the others in `<stage>/cut`."""
@@ -68,9 +87,8 @@ def statuses(folder) -> dict[str, list[int]]:
         ]
         for stage, ends in ENDS.items()
     }
-    first, *others = execute(begin(folder), *runs["sft"], *runs["grpo"])
-    assert first == 0
-    return {"sft": others[:5], "grpo": others[5:]}
+    found = iter(execute(*spread(folder), begin(folder), *runs["sft"], *runs["grpo"]))
+    return {name: list(islice(found, count)) for name, count in [("spread", 4), ("sft", 5), ("grpo", 5)]}
 
 
 @pytest.mark.parametrize("stage", ENDS)
@@ -91,6 +109,37 @@ def test_a_stopped_training_says_where_and_goes_on_from_there(folder, statuses, 
     every = {"sft": 10, "grpo": 4}[stage]
     gone_on = re.findall(r"Going on from checkpoint-(\d+)", errors)
     assert gone_on == [str(first // every * every), str(second), str(second)]
+
+
+@pytest.mark.parametrize("way", ["in four passes", "in two processes"])
+def test_a_batch_learns_the_same_however_it_is_spread(folder, statuses, way):
+    assert statuses["spread"] == [0] * 4
+    for name in ("loss", "grad_norm", "views/w_text3d"):
+        assert series(folder / way, name) == pytest.approx(series(folder / "all at once", name), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_two_processes_stop_together_and_go_on_to_the_same_bytes(tmp_path, stage):
+    run = lambda where, *end: Run(stage, str(tmp_path / where), settings(stage, tmp_path), *end, processes=2)  # noqa: E731
+    step = {"sft": 17, "grpo": 9}[stage]  # in the second epoch
+    assert execute(begin(tmp_path), run("whole"), run("cut", "SIGTERM", step), run("cut")) == [0, 0, 143, 0]
+    assert f"at step {step} of" in (tmp_path / "cut/stderr.txt").read_text()
+    assert different(written(tmp_path / "whole", stage), written(tmp_path / "cut", stage)) == []
+
+
+@pytest.mark.slow
+def test_two_processes_reward_the_prompts_that_one_rewards(tmp_path):
+    # Each process draws completions of its own, so what is compared is which prompts a step has, each with its whole group.
+    found = {}
+    runs = [Run("grpo", str(tmp_path / str(n)), settings("grpo", tmp_path), processes=n) for n in (1, 2)]
+    assert execute(begin(tmp_path), *runs) == [0, 0, 0]
+    for number in (1, 2):
+        rows = [json.loads(line) for line in (tmp_path / str(number) / "logs/completions.jsonl").read_text().splitlines()]
+        assert len({row["completion"] for row in rows}) > len(rows) / 4
+        found[number] = Counter((row["step"], row["scene"], row["prompt"]) for row in rows)
+    assert found[1] == found[2]
+    assert set(found[1].values()) == {4}
 
 
 @pytest.mark.slow

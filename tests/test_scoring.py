@@ -229,7 +229,7 @@ BOOK = {
 }
 
 
-WEIGHTS = RewardWeights(format=0.3, perception=0.4, semantic=0.3)
+WEIGHTS = RewardWeights(format=0.3, perception=0.4, semantic=0.3, exact_match=0, length=0, repetition=0)
 
 
 class Letters:
@@ -281,7 +281,7 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
         lambda name: Parrot(),
         asked,
         {"room": features()},
-        rules=RewardRules(build_rewards(Letters()), WEIGHTS, temperature=1.0),
+        rules=RewardRules(build_rewards(Letters(), WEIGHTS, length_limit=20), WEIGHTS, temperature=1.0),
         settings=SETTINGS,
         think=THINK,
         seed=0,

@@ -1,7 +1,8 @@
 """SFT and GRPO small enough for tests: a real model, processor and trainer; made-up scenes.
 
-As a program it runs trainings as a stage's process runs them, each in a process of its own: a JSON list of `Run` on
-standard input, their exit statuses on standard output. All are forks of one that has imported everything.
+As a program it runs trainings as a stage's process runs them: the `Run` that its argument is as JSON; or, each in a
+process of its own, a list of them on standard input, with their exit statuses on standard output. Those are forks of one
+process that has imported everything.
 """
 
 import json
@@ -138,6 +139,8 @@ class Run(NamedTuple):
     at: int | str = 0
     """Behind which step, or `saving` for the middle of the first checkpoint."""
 
+    processes: int = 1
+
 
 def end_at(chosen: Run) -> None:
     """Send the signal at the moment that the run names."""
@@ -162,15 +165,17 @@ def stage(chosen: Run) -> None:
     folder = Path(chosen.folder)
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    Path("params.yaml").write_text((ROOT / "params.yaml").read_text().replace("threads: 2", "threads: 1"))
+    values = (ROOT / "params.yaml").read_text().replace("threads: 2", "threads: 1").replace("conf/", f"{ROOT}/conf/")
+    Path("params.yaml").write_text(values.replace("processes: 1", f"processes: {chosen.processes}"))
     sys.stderr = Path("stderr.txt").open("a", buffering=1)
+    sys.argv = [__file__, json.dumps(chosen)]  # what more processes are started with
     if chosen.end:
         end_at(chosen)
     train = {"sft": run_sft, "grpo": run_grpo}[chosen.stage]
     settings = dict(chosen.settings)
     if "lora" in settings:
         settings["lora"] = Lora(**settings["lora"])
-    run(lambda _: train(Path(), **settings))
+    run(lambda _: train(Path(), **settings), in_processes=True)
 
 
 def status(chosen: Run) -> int:
@@ -183,6 +188,8 @@ def status(chosen: Run) -> int:
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        sys.exit(status(Run(*json.loads(sys.argv[1]))))
     statuses = []
     for chosen in (Run(*row) for row in json.load(sys.stdin)):
         if (child := os.fork()) == 0:

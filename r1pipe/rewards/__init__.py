@@ -1,7 +1,16 @@
 """What a completion is worth: one number, or None where the reward does not apply. TRL calls these as they are."""
 
+from r1pipe.rewards.brevity import LengthReward, repetition_reward
+from r1pipe.rewards.exact import exact_match_reward
 from r1pipe.rewards.format import format_reward
 from r1pipe.rewards.perception import perception_reward
 from r1pipe.rewards.semantic import SemanticReward
 
-__all__ = ["SemanticReward", "format_reward", "perception_reward"]
+__all__ = [
+    "LengthReward",
+    "SemanticReward",
+    "exact_match_reward",
+    "format_reward",
+    "perception_reward",
+    "repetition_reward",
+]

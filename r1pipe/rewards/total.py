@@ -1,4 +1,4 @@
-"""The three rewards together: what they read of a sample, and their weighted sum as TRL forms it.
+"""The rewards together: what they read of a sample, and their weighted sum as TRL forms it.
 
 Shape suffixes: N completions, R rewards.
 """
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from r1pipe.datasets.sample import Sample
 from r1pipe.geometry import Box
 from r1pipe.params import RewardWeights, Think
+from r1pipe.rewards.brevity import LengthReward, repetition_reward
 from r1pipe.rewards.check import Reward, self_check
 from r1pipe.rewards.completion import Completion
+from r1pipe.rewards.exact import exact_match_reward
 from r1pipe.rewards.format import format_reward
 from r1pipe.rewards.perception import perception_reward
 from r1pipe.rewards.semantic import SemanticReward, TextEncoder
@@ -21,8 +23,13 @@ from r1pipe.rewards.semantic import SemanticReward, TextEncoder
 Floats = NDArray[np.float64]
 
 
-def build_rewards(text_encoder: TextEncoder) -> dict[str, Reward]:
-    """The three rewards by name, checked.
+def build_rewards(text_encoder: TextEncoder, weights: RewardWeights, *, length_limit: int) -> dict[str, Reward]:
+    """The three rewards and the optional ones that have a weight, by name, checked.
+
+    Args:
+        text_encoder: of the semantic reward.
+        weights: 0 leaves an optional reward out.
+        length_limit: words, of the length reward.
 
     Raises:
         GateError: if one of them cannot tell a cheat from a perfect completion.
@@ -32,6 +39,12 @@ def build_rewards(text_encoder: TextEncoder) -> dict[str, Reward]:
         "perception": perception_reward,
         "semantic": SemanticReward(text_encoder),
     }
+    optional: dict[str, Reward] = {
+        "exact_match": exact_match_reward,
+        "length": LengthReward(length_limit),
+        "repetition": repetition_reward,
+    }
+    rewards |= {name: reward for name, reward in optional.items() if weights.model_dump()[name] > 0}
     self_check(rewards)
     return rewards
 

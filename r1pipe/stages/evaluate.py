@@ -26,7 +26,9 @@ def main(params: Params) -> None:
     samples = read_models(source, Sample)
     features = {name: SceneFeatures.load(paths.features, name) for name in sorted({s.scene_id for s in samples})}
     asked = {task: questions(task, samples, features, settings.num_samples) for task in settings.tasks}
-    rewards = build_rewards(Clip.load(paths.backbones / "clip"))
+    rewards = build_rewards(
+        Clip.load(paths.backbones / "clip"), params.grpo.reward_weights, length_limit=params.grpo.length_limit
+    )
     models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
     with whole(paths.predictions) as draft:
         metrics = evaluate(

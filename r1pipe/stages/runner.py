@@ -20,6 +20,7 @@ from r1pipe.errors import R1Error
 from r1pipe.files import read_json, write_text
 from r1pipe.params import Params
 from r1pipe.progress import set_up_logging
+from r1pipe.stages.launch import end_stopped, is_first, is_launched, spread
 
 logger = logging.getLogger(__name__)
 
@@ -35,35 +36,45 @@ _ACTIONABLE = {
 }
 
 
-def run(main: Callable[[Params], None]) -> None:
-    """Run a stage as a process: 0 when it is done, 1 with one sentence, 130 after Ctrl-C, 143 after SIGTERM."""
+def run(main: Callable[[Params], None], *, in_processes: bool = False) -> None:
+    """Run a stage as a process: 0 when it is done, 1 with one sentence, 130 after Ctrl-C, 143 after SIGTERM.
+
+    With `in_processes` it is spread over as many processes as `params.launch` asks for.
+    """
     signal.signal(signal.SIGTERM, _stop)
     set_up_logging()
+    if not is_first():
+        logging.getLogger().setLevel(logging.WARNING)
     try:
-        _run(main)
+        _run(main, in_processes=in_processes)
     except R1Error as error:
         _fail(str(error))
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted; finished work is kept, the next run goes on from there.\n")
         sys.exit(128 + signal.SIGINT)
     except InterruptedError as stopped:  # by SIGTERM, once a training has kept where it is
-        sys.stderr.write(f"{stopped}\n")
-        sys.exit(128 + signal.SIGTERM)
+        if is_first():
+            sys.stderr.write(f"{stopped}\n")
+        end_stopped()
     except OSError as error:
         if error.errno not in _ACTIONABLE:
             raise
         _fail(f"{_ACTIONABLE[error.errno]} at {error.filename or Path.cwd()}, found: {error.strerror}.")
 
 
-def _run(main: Callable[[Params], None]) -> None:
+def _run(main: Callable[[Params], None], *, in_processes: bool) -> None:
     stage = Path(main.__code__.co_filename).stem
     params = Params.load()
     seed_everything(params.base.seed, params.base.threads)
     start = time.monotonic()
-    main(params)
+    if in_processes and params.launch.processes > 1 and not is_launched():
+        spread(params.launch)
+    else:
+        main(params)
     seconds = time.monotonic() - start
-    logger.info("%s: done in %.1f s", stage, seconds)
-    _record(stage, seconds)
+    if not is_launched():
+        logger.info("%s: done in %.1f s", stage, seconds)
+        _record(stage, seconds)
 
 
 def environment() -> dict[str, str]:

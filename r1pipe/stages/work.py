@@ -8,18 +8,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r1pipe.params import Section
+from r1pipe.stages.launch import is_first
 
 ROOT = Path(".work")
 
 
 @contextmanager
 def in_progress(stage: str, sections: Sequence[Section], inputs: Sequence[Path]) -> Iterator[Path]:
-    """A folder that the same stage finds again on the same inputs and parameters; it goes when the stage has finished."""
+    """A folder that the same stage finds again on the same inputs and parameters; it goes when the stage has finished.
+
+    The processes of a stage share it; the first clears up.
+    """
     parent = ROOT / stage
     folder = parent / _fingerprint(sections, inputs)
     folder.mkdir(parents=True, exist_ok=True)
     yield folder
-    shutil.rmtree(parent)
+    if is_first():
+        shutil.rmtree(parent)
 
 
 def _fingerprint(sections: Sequence[Section], inputs: Sequence[Path]) -> str:

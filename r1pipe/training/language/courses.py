@@ -27,7 +27,9 @@ class Courses(TrainerCallback):
         self._last_line = time.monotonic()
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Start afresh, and replay what was logged before an interruption."""
+        """Start afresh, and replay what was logged before an interruption; the first process writes."""
+        if not state.is_world_process_zero:
+            return
         self.live = Live(str(self.folder), dvcyaml=None, save_dvc_exp=False, report=None)
         for row in state.log_history:
             self._write(row)
@@ -70,6 +72,8 @@ class Courses(TrainerCallback):
 
     def _line(self, state: TrainerState, row: dict[str, float]) -> None:
         """A line now and then: step, loss or reward."""
+        if self.live is None:
+            return
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
@@ -86,6 +90,11 @@ class DeadRewardAlarm(TrainerCallback):
         self.patience = patience
         self._still: dict[str, int] = {}
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Count on from where an interrupted run was."""
+        for row in state.log_history:
+            self._count(row)
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -94,13 +103,22 @@ class DeadRewardAlarm(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Count the steps in a row at zero, reward by reward."""
-        for name, value in (logs or {}).items():
-            if name.startswith("rewards/") and name.endswith("/std"):
-                self._still[name] = self._still.get(name, 0) + 1 if value == 0 else 0
-                if self._still[name] == self.patience:
-                    logger.warning(
-                        "%s has been 0 for %d logged steps: this reward no longer tells completions apart.",
-                        name,
-                        self.patience,
-                    )
+        """Count the steps in a row at zero, reward by reward, and say so once a row is long."""
+        for name in self._count(logs or {}):
+            if self._still[name] == self.patience and state.is_world_process_zero:
+                logger.warning(
+                    "%s has been 0 for %d logged steps: this reward no longer tells completions apart.",
+                    name,
+                    self.patience,
+                )
+
+    def _count(self, row: Mapping[str, float | None]) -> list[str]:
+        """The rewards whose spread is zero in this row; one that applied to no completion counts neither way."""
+        spreads = {
+            name: value
+            for name, value in row.items()
+            if name.startswith("rewards/") and name.endswith("/std") and value is not None
+        }
+        for name, value in spreads.items():
+            self._still[name] = self._still.get(name, 0) + 1 if value == 0 else 0
+        return [name for name, value in spreads.items() if value == 0]

@@ -1,5 +1,6 @@
 """Group-relative policy optimisation with three rewards, through TRL's own trainer (paper, section 3.2)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
@@ -10,8 +11,9 @@ from r1pipe.params import Grpo
 from r1pipe.rewards.semantic import TextEncoder
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.checkpoints import last_checkpoint, train
+from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import Courses, DeadRewardAlarm
-from r1pipe.training.language.setup import lora_config, save, trainer_settings
+from r1pipe.training.language.setup import lora_config, save, share_pull, trainer_settings
 
 
 def optimise(
@@ -44,12 +46,46 @@ def optimise(
     Raises:
         GateError: if a reward rates a cheat as high as a perfect completion.
     """
-    rewards = build_rewards(text_encoder)
-    settings = GRPOConfig(
-        **trainer_settings(grpo, work, seed=seed),
+    rewards = build_rewards(text_encoder, grpo.reward_weights, length_limit=grpo.length_limit)
+    weights = [grpo.reward_weights.model_dump()[name] for name in rewards]
+    settings = grpo_settings(grpo, weights, work, seed=seed)
+    share_pull(model, settings)
+    trainer = GRPOTrainer(
+        model=model,
+        args=settings,
+        reward_funcs=list(rewards.values()),
+        train_dataset=rows,
+        eval_dataset=held_out,
+        processing_class=processor,
+        peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
+    )
+    watching = [
+        Courses(logs, model),
+        DeadRewardAlarm(grpo.zero_std_alarm_steps),
+        Completions(trainer, work / "completions", logs / "completions.jsonl"),
+    ]
+    train(trainer, work, callbacks=watching, memories=[rewards["semantic"]])
+    save(trainer, processor, output)
+
+
+def grpo_settings(grpo: Grpo, weights: Sequence[float], work: Path, *, seed: int) -> GRPOConfig:
+    """TRL's settings: one update a completion, on policy, so that no completion outlives an optimizer step.
+
+    Args:
+        grpo: the numbers.
+        weights: of the rewards, in their order.
+        work: checkpoints to resume from.
+        seed: of batches and sampling.
+    """
+    shared = trainer_settings(grpo, work, seed=seed)
+    groups = -(-shared["per_device_train_batch_size"] // grpo.group_size)
+    return GRPOConfig(
+        **shared,
         num_generations=grpo.group_size,
+        num_iterations=1,
+        steps_per_generation=shared["gradient_accumulation_steps"],
         max_completion_length=grpo.max_completion_length,
-        per_device_eval_batch_size=grpo.batch_size,
+        per_device_eval_batch_size=groups * grpo.group_size,
         eval_strategy="steps",
         eval_steps=grpo.eval_steps,
         # The start is measured once: an interrupted run has it in its history.
@@ -60,18 +96,6 @@ def optimise(
         scale_rewards="batch",
         adam_beta2=grpo.adam_beta2,
         adam_epsilon=grpo.adam_epsilon,
-        reward_weights=[grpo.reward_weights.model_dump()[name] for name in rewards],
+        reward_weights=list(weights),
         logging_steps=5,
     )
-    trainer = GRPOTrainer(
-        model=model,
-        args=settings,
-        reward_funcs=list(rewards.values()),
-        train_dataset=rows,
-        eval_dataset=held_out,
-        processing_class=processor,
-        peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
-    )
-    watching = [Courses(logs, model), DeadRewardAlarm(grpo.zero_std_alarm_steps)]
-    train(trainer, work, callbacks=watching, memories=[rewards["semantic"]])
-    save(trainer, processor, output)

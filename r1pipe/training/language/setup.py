@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import LoraConfig
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from r1pipe.files import whole
 from r1pipe.models.features import SceneFeatures
@@ -67,11 +68,18 @@ def lora_config(lora: Lora | None, num_blocks: int) -> LoraConfig | None:
 
 
 def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, Any]:
-    """Keyword arguments that `SFTConfig` and `GRPOConfig` have in common."""
+    """Keyword arguments that `SFTConfig` and `GRPOConfig` have in common.
+
+    An optimizer step takes `batch_size` sequences whatever the number of processes and of forward passes.
+    """
+    on_cpu = not torch.cuda.is_available()
+    share = training.batch_size // PartialState(cpu=on_cpu).num_processes
+    at_once = training.device_batch_size or share
     return {
         "output_dir": str(work),
         "max_steps": training.max_steps,
-        "per_device_train_batch_size": training.batch_size,
+        "per_device_train_batch_size": at_once,
+        "gradient_accumulation_steps": share // at_once,
         "learning_rate": training.learning_rate,
         "bf16": training.bf16,
         "gradient_checkpointing": training.gradient_checkpointing,
@@ -79,16 +87,23 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
         "save_total_limit": 2,  # the one before stays until the new one is whole
         "seed": seed,
         "data_seed": seed,
-        "use_cpu": not torch.cuda.is_available(),
+        "use_cpu": on_cpu,
         "report_to": [],
         "disable_tqdm": not sys.stderr.isatty(),
     }
 
 
+def share_pull(model: R1ForConditionalGeneration, settings: TrainingArguments) -> None:
+    """Let the passes of one optimizer step pull at the view weights together as much as a single one would."""
+    model.model.view_selector.pull /= settings.gradient_accumulation_steps
+
+
 def save(trainer: Trainer, processor: R1Processor, folder: Path) -> None:
-    """Write model and processor, adapters merged, whole."""
+    """Write model and processor, adapters merged, whole; the first process does."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
-    with whole(folder) as draft:
-        merged.save_pretrained(draft)
-        processor.save_pretrained(draft)
+    if trainer.accelerator.is_main_process:
+        merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+        with whole(folder) as draft:
+            merged.save_pretrained(draft)
+            processor.save_pretrained(draft)
+    trainer.accelerator.wait_for_everyone()

@@ -9,7 +9,7 @@ from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
 from r1pipe.params import Control, Grpo, Sft
 from r1pipe.training.language.checkpoints import train
 from r1pipe.training.language.courses import Courses
-from r1pipe.training.language.setup import lora_config, save, trainer_settings
+from r1pipe.training.language.setup import lora_config, save, share_pull, trainer_settings
 
 
 def fine_tune(
@@ -45,6 +45,7 @@ def fine_tune(
         adam_beta2=sft.adam_beta2,
         logging_steps=10,
     )
+    share_pull(model, settings)
     trainer = SFTTrainer(
         model=model,
         args=settings,
