@@ -4,41 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_language
 import torch
+from tiny_language import SMALL, WORDS, FakeText, MadeUpScenes, examples, publish_language
+from transformers import Qwen2_5_VLForConditionalGeneration
 
 from r1pipe.errors import ModelError
-from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader, scene_reference
 from r1pipe.models.r1.language import train_tokenizer
 from r1pipe.models.r1.modeling import place
 from r1pipe.models.r1.packs import pack, pack_size, unpack
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.params import Params
-from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
+from r1pipe.training.language.examples import grpo_rows, sft_rows, some
 from r1pipe.training.language.grpo import optimise
 from r1pipe.training.language.setup import build_model
 from r1pipe.training.language.sft import fine_tune
 
 ROOT = Path(__file__).parents[1]
-WORDS = ["qa think: what color is the chair? user assistant red blue chair at"]
-
-
-class MadeUpScenes:
-    """A store whose scenes are drawn from their names: every object has its own box and features."""
-
-    def features(self, scene_id: str) -> SceneFeatures:
-        rng = np.random.default_rng(int(scene_id[-4:]))
-        normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
-        boxes = np.concatenate([normal(5, 3) * 2, np.ones((5, 3), np.float32)], axis=1)
-        cameras = np.tile(np.eye(4, dtype=np.float32), (6, 1, 1))
-        return SceneFeatures(
-            scene_id, normal(5, 16), boxes, np.ones(5, np.float32), ("chair",) * 5, normal(4, 16), normal(4, 3),
-            normal(6, 12), normal(6, 8), cameras, normal(6, 10), normal(6, 10), np.ones(6, np.float32) / 6,
-        )  # fmt: skip
-
-    def view_scores(self, scene_id: str, question: str) -> np.ndarray:
-        rng = np.random.default_rng(int(scene_id[-4:]) + len(question))
-        return rng.uniform(size=(6, 3)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +31,7 @@ def params() -> Params:
 
 @pytest.fixture
 def processor_and_model(params):
-    shape = params.model.model_copy(
-        update={"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2}
-    )
-    tokenizer = train_tokenizer(WORDS, 400, shape.num_objects)
-    store = MadeUpScenes()
-    model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
-    return R1Processor(SceneReader(model.config, store), tokenizer), model
+    return tiny_language.processor_and_model(params.model.model_copy(update=SMALL))
 
 
 def inputs(processor, params, scenes=("scene0001", "scene0002"), question="what color is the chair?"):
@@ -126,6 +103,19 @@ def test_saving_and_loading_keeps_every_weight(processor_and_model, params, tmp_
     assert all(torch.equal(batch[name], again[name]) for name in batch)
 
 
+@pytest.mark.parametrize("tied", [True, False], ids=["3B: one matrix", "7B: an output matrix of its own"])
+def test_the_language_part_of_a_published_vision_language_model_comes_whole(params, tmp_path, tied):
+    publish_language(tmp_path / "published", tied=tied)
+    theirs = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "published").eval()
+    shape = params.model.model_copy(update=SMALL | {"language": str(tmp_path / "published")})
+    tiny_language.processor_and_model(shape)[1].save_pretrained(tmp_path / "ours")
+    ours = R1ForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()
+    words = torch.tensor([[5, 300, 7, 12]])
+    torch.testing.assert_close(ours(input_ids=words).logits, theirs(input_ids=words).logits)
+    is_one = ours.lm_head.weight is ours.get_input_embeddings().weight
+    assert is_one == tied == ours.config.tie_word_embeddings
+
+
 def test_a_placeholder_mismatch_names_both_counts():
     where = torch.tensor([[True, True, False], [True, False, False]])
     with pytest.raises(ModelError, match=r"Expected 2 placeholders.*\[2, 1\]"):
@@ -174,43 +164,6 @@ def test_a_completion_follows_its_prompt_without_a_gap(processor_and_model, para
     for mask in batch["attention_mask"].tolist():
         assert "0" not in "".join(map(str, mask)).strip("0"), "padding between prompt and completion"
     assert (batch["labels"] != -100).sum() > 0
-
-
-class FakeText:
-    """Texts as one-hot rows: equal texts are alike, different ones are not."""
-
-    def encode_text(self, texts):
-        return np.stack([np.eye(64, dtype=np.float32)[sum(map(ord, t)) % 64] for t in texts])
-
-
-def examples():
-    from r1pipe.datasets import Sample
-    from r1pipe.geometry import Box
-
-    for i in range(16):
-        scene = f"scene{i:04d}"
-        qa = Sample(
-            id=f"q{i}",
-            scene_id=scene,
-            task="qa",
-            question="what color is the chair?",
-            answers=("red",),
-            source="scanqa",
-            split="train",
-        )
-        yield Example(qa, Request.of(qa), "<think>chair <obj_001> red</think><answer>red</answer>")
-        box = Box(*map(float, MadeUpScenes().features(scene).object_boxes[1]))
-        find = Sample(
-            id=f"g{i}",
-            scene_id=scene,
-            task="grounding",
-            question="the chair",
-            boxes=(box,),
-            object_ids=(1,),
-            source="scanrefer",
-            split="train",
-        )
-        yield Example(find, Request.of(find), "<answer><obj_001></answer>")
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4, "dropout": 0.0, "last_blocks": 1}], ids=["full", "lora"])

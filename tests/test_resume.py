@@ -135,7 +135,9 @@ def test_two_processes_reward_the_prompts_that_one_rewards(tmp_path):
     runs = [Run("grpo", str(tmp_path / str(n)), settings("grpo", tmp_path), processes=n) for n in (1, 2)]
     assert execute(begin(tmp_path), *runs) == [0, 0, 0]
     for number in (1, 2):
-        rows = [json.loads(line) for line in (tmp_path / str(number) / "logs/completions.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (tmp_path / str(number) / "logs/completions.jsonl").read_text().splitlines()
+        ]
         assert len({row["completion"] for row in rows}) > len(rows) / 4
         found[number] = Counter((row["step"], row["scene"], row["prompt"]) for row in rows)
     assert found[1] == found[2]

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from r1pipe.datasets import Sample
 from r1pipe.geometry import Box
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
-from r1pipe.models.r1.language import train_tokenizer
+from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
 from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Lora, Model, Params
 from r1pipe.stages.runner import run
@@ -70,9 +71,24 @@ def small_clip() -> Clip:
     return Clip.new({"embed_dim": 16, "vision_cfg": vision, "text_cfg": text})
 
 
+def publish_language(folder: Path, *, tied: bool) -> None:
+    """A checkpoint of the paper profile's classes, Qwen2.5-VL, as its authors publish theirs, but small and untrained."""
+    torch.manual_seed(0)
+    rope = {"rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [1, 1, 2]}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {"vocab_size": 512, "num_key_value_heads": 2, "initializer_range": 0.15, "rope_parameters": rope, **sizes}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision | {"fullatt_block_indexes": [0]}, tie_word_embeddings=tied
+    )
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    train_tokenizer(WORDS, 400, 0).save_pretrained(folder)
+
+
 def processor_and_model(shape: Model) -> tuple[R1Processor, R1ForConditionalGeneration]:
-    """A fresh model of this shape."""
-    tokenizer, store = train_tokenizer(WORDS, 400, shape.num_objects), MadeUpScenes()
+    """A fresh model of this shape, or of the language model that it names."""
+    store = MadeUpScenes()
+    tokenizer = load_tokenizer(shape) if shape.language else train_tokenizer(WORDS, 400, shape.num_objects)
     model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
     return R1Processor(SceneReader(model.config, store), tokenizer), model
 
@@ -98,11 +114,11 @@ def params() -> Params:
     return Params.load(ROOT / "params.yaml")
 
 
-def run_sft(folder: Path, **settings) -> None:
+def run_sft(folder: Path, language: str | None = None, **settings) -> None:
     """SFT from scratch; `folder/sft` is the model, `folder/work` what an interrupted run goes on from."""
     chosen = params()
     short = {"max_steps": 30, "batch_size": 8, "save_steps": 10, "warmup_steps": 2, "learning_rate": 1e-2}
-    processor, model = processor_and_model(chosen.model.model_copy(update=SMALL))
+    processor, model = processor_and_model(chosen.model.model_copy(update=SMALL | {"language": language}))
     fine_tune(
         model, processor, sft_rows(list(examples()), chosen.think),
         chosen.sft.model_copy(update=short | settings),
@@ -132,7 +148,7 @@ class Run(NamedTuple):
 
     stage: str
     folder: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any]
     end: str | None = None
     """The signal that it sends itself."""
 
@@ -167,7 +183,8 @@ def stage(chosen: Run) -> None:
     os.chdir(folder)
     values = (ROOT / "params.yaml").read_text().replace("threads: 2", "threads: 1").replace("conf/", f"{ROOT}/conf/")
     Path("params.yaml").write_text(values.replace("processes: 1", f"processes: {chosen.processes}"))
-    sys.stderr = Path("stderr.txt").open("a", buffering=1)
+    with Path("stderr.txt").open("a") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     sys.argv = [__file__, json.dumps(chosen)]  # what more processes are started with
     if chosen.end:
         end_at(chosen)

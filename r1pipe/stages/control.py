@@ -18,7 +18,9 @@ def main(params: Params) -> None:
     rows = sft_rows(read_corpus(paths, store, settings.tasks).examples, params.think)
     model = R1ForConditionalGeneration.from_pretrained(paths.sft)
     processor = R1Processor.load(paths.sft, store)
-    with in_progress("control", [params.base, params.launch, params.think, settings], [paths.sft, paths.cot, paths.features]) as work:
+    with in_progress(
+        "control", [params.base, params.launch, params.think, settings], [paths.sft, paths.cot, paths.features]
+    ) as work:
         fine_tune(
             model,
             processor,

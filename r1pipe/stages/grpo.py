@@ -21,7 +21,9 @@ def main(params: Params) -> None:
     held_out = grpo_rows(some(val.examples, grpo.eval_prompts), val.features, params.think)
     model = R1ForConditionalGeneration.from_pretrained(paths.sft)
     processor = R1Processor.load(paths.sft, store)
-    with in_progress("grpo", [params.base, params.launch, params.think, grpo], [paths.sft, paths.cot, paths.features]) as work:
+    with in_progress(
+        "grpo", [params.base, params.launch, params.think, grpo], [paths.sft, paths.cot, paths.features]
+    ) as work:
         optimise(
             model,
             processor,

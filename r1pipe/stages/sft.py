@@ -34,7 +34,9 @@ def main(params: Params) -> None:
         words = detection_words(paths.scenes, corpus.features)
         align(model, tokenizer, scenes, words, steps=params.sft.alignment_steps, seed=seed)
     processor = R1Processor(SceneReader(model.config, store), tokenizer)
-    with in_progress("sft", [params.base, params.launch, params.think, params.model, params.sft], [paths.cot, paths.features]) as work:
+    with in_progress(
+        "sft", [params.base, params.launch, params.think, params.model, params.sft], [paths.cot, paths.features]
+    ) as work:
         fine_tune(model, processor, rows, params.sft, work=work, logs=paths.logs / "sft", output=paths.sft, seed=seed)
 
 

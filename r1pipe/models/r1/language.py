@@ -68,8 +68,10 @@ def text_config(model: Model, tokenizer: PreTrainedTokenizerBase) -> PretrainedC
     A vision-language checkpoint gives its language part's.
     """
     if model.language is not None:
-        config = AutoConfig.from_pretrained(model.language, revision=model.revision).get_text_config()
+        published = AutoConfig.from_pretrained(model.language, revision=model.revision)
+        config = published.get_text_config()
         config.vocab_size = max(config.vocab_size, len(tokenizer))
+        config.tie_word_embeddings = published.tie_word_embeddings  # Qwen2.5-VL's 3B has one matrix, its 7B two
         return config
     return Qwen2Config(
         vocab_size=len(tokenizer),

@@ -7,7 +7,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    GenerationMixin,
+    PreTrainedModel,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from r1pipe.errors import ModelError
@@ -206,12 +214,17 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
     def load_language_model(self, source: str, revision: str | None) -> None:
         """Copy a pretrained language model's weights in, vocabulary rows beyond its own untouched.
 
+        A vision-language checkpoint gives those of its language part.
+
         Raises:
             ModelError: if its widths are not those of this configuration.
         """
-        donor = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=self.dtype)
+        published = AutoConfig.from_pretrained(source, revision=revision)
+        sees = type(published) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+        donor = kind.from_pretrained(source, revision=revision, dtype=self.dtype)
         donor.resize_token_embeddings(self.config.text_config.vocab_size)
-        wanted, found = self.model.language_model.state_dict(), donor.base_model.state_dict()
+        wanted, found = self.model.language_model.state_dict(), donor.get_decoder().state_dict()
         wrong = sorted(
             k
             for k in wanted.keys() | found.keys()

@@ -12,7 +12,6 @@ writing goes on from the one before. transformers' own just-in-time checkpoint w
 the completions have been drawn and the weights have not moved, and draws others afterwards.
 """
 
-import json
 import logging
 import re
 import shutil

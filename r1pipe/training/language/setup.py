@@ -25,8 +25,9 @@ def build_model(
 ) -> R1ForConditionalGeneration:
     """A model whose pack fits these features: pretrained language where params name one, small and fresh otherwise."""
     torch.manual_seed(seed)
+    language = text_config(model, tokenizer)
     config = R1Config(
-        text_config(model, tokenizer),
+        language,
         num_objects=model.num_objects,
         object_width=features.object_features.shape[1],
         num_points=features.point_features.shape[0],
@@ -39,7 +40,7 @@ def build_model(
         view_strategy=model.view_strategy,
         view_weights=model.view_weights,
         view_weight_pull=view_weight_pull,
-        tie_word_embeddings=True,
+        tie_word_embeddings=language.tie_word_embeddings,
         **special_ids(tokenizer),
     )
     built = R1ForConditionalGeneration(config)
