@@ -7,6 +7,7 @@ The stages, their order and where each may run stand in dvc.yaml; nothing of tha
 """
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -51,7 +52,7 @@ def read_dag(root: Path = Path()) -> dict[str, Node]:
 
 @task(task_run_name="{stage}")
 def reproduce(stage: str) -> None:
-    """Bring one stage up to date; its lines go to the run's log.
+    """Bring one stage up to date; its lines go to the run's log, its warnings (a dead reward, say) as such.
 
     Raises:
         RuntimeError: if the stage fails, with the last lines that it printed.
@@ -63,7 +64,7 @@ def reproduce(stage: str) -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment()
     ) as process:
         for line in process.stdout or ():
-            logger.info(line.rstrip())
+            logger.log(logging.WARNING if " WARNING " in line else logging.INFO, line.rstrip())
             last = [*last[-4:], line.strip()]
     if process.returncode:
         raise RuntimeError(f"Expected stage {stage} to end with status 0, found {process.returncode}: {' '.join(last)}")

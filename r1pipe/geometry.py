@@ -67,10 +67,11 @@ def boxes_array(boxes: Sequence[Box]) -> NDArray[np.float64]:
 def iou(boxes_N6: ArrayLike, boxes_M6: ArrayLike) -> NDArray[np.float64]:
     """Intersection over union of every pair, `(N, M)`, in 0..1.
 
-    A box that is not finite, or that has no positive volume, overlaps with nothing (0, never NaN).
+    A box that is not finite, or that has no positive volume, overlaps with nothing (0, never NaN). Dimensions in front
+    of the boxes' are batches: `(B, N, 6)` and `(B, M, 6)` give `(B, N, M)`.
     """
-    a = np.asarray(boxes_N6, dtype=np.float64).reshape(-1, 1, 6)
-    b = np.asarray(boxes_M6, dtype=np.float64).reshape(1, -1, 6)
+    a = _rows(boxes_N6)[..., :, None, :]
+    b = _rows(boxes_M6)[..., None, :, :]
     with np.errstate(invalid="ignore", over="ignore"):
         low = np.maximum(a[..., :3] - a[..., 3:] / 2, b[..., :3] - b[..., 3:] / 2)
         high = np.minimum(a[..., :3] + a[..., 3:] / 2, b[..., :3] + b[..., 3:] / 2)
@@ -79,6 +80,12 @@ def iou(boxes_N6: ArrayLike, boxes_M6: ArrayLike) -> NDArray[np.float64]:
         ratio = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     proper = _are_proper(a) & _are_proper(b) & np.isfinite(union)
     return np.where(proper, ratio, 0.0)
+
+
+def _rows(boxes: ArrayLike) -> NDArray[np.float64]:
+    """`(..., N, 6)`, also of one box alone and of none."""
+    array = np.asarray(boxes, dtype=np.float64)
+    return array if array.ndim > 2 else array.reshape(-1, 6)
 
 
 def _are_proper(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -1,23 +1,25 @@
 """GRPO moves the policy along the advantage-weighted score, says what it does, and stops where an answer ends."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
 from datasets import Dataset
-from tiny_language import params, publish_language, run_grpo, run_sft
+from tiny_language import ROOT, params, publish_language, run_grpo, run_sft
 from tokenizers import Tokenizer, models
-from transformers import (
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    TrainerCallback,
-)
+from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback, TrainerState
 from trl import GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration
 from r1pipe.models.r1.modeling import R1Model
 from r1pipe.params import Lora
+from r1pipe.response import parse
+from r1pipe.training.language.courses import DeadRewardAlarm
 from r1pipe.training.language.grpo import grpo_settings
 
+LORA = Lora(r=2, alpha=4, dropout=0.0, last_blocks=1)
 ANSWERS = ("left", "right")
 
 
@@ -83,16 +85,27 @@ def test_the_update_is_the_advantage_weighted_score_and_the_rewarded_answer_wins
     assert chance() > 0.95
 
 
-@pytest.fixture(scope="module", params=["tiny", "paper"])
-def tuned(request, tmp_path_factory):
-    """After SFT: the small model of the profile `tiny`, and one of the classes of the profile `paper`."""
-    folder = tmp_path_factory.mktemp(request.param)
-    language = None
-    if request.param == "paper":
-        language = str(folder / "published")
-        publish_language(folder / "published", tied=False)
-    run_sft(folder, language, max_steps=100, save_steps=1000)
-    return folder / "sft"
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """So small a model only waits for a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tune(folder: Path, language: Path | None = None) -> str:
+    """A model that answers in the grammar: where GRPO starts."""
+    run_sft(folder, language and str(language), max_steps=100, save_steps=1000)
+    return str(folder / "sft")
+
+
+@pytest.fixture(scope="module")
+def rewarded(tmp_path_factory):
+    """The folder of a short GRPO with a reference: its logs, and its start in `start/sft`."""
+    folder = tmp_path_factory.mktemp("rewarded")
+    run_grpo(folder, tune(folder / "start"), max_steps=5, beta=0.02, lora=LORA)
+    return folder
 
 
 class Passes:
@@ -119,27 +132,78 @@ class Passes:
         monkeypatch.setattr(R1Model, "forward", counted_forward)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        pytest.param({}, id="as in tiny"),
-        pytest.param(
-            {
-                "lora": Lora(r=2, alpha=4, dropout=0.0, last_blocks=1),
-                "beta": 0.02,
-                "bf16": True,
-                "gradient_checkpointing": True,
-                "device_batch_size": 8,
-            },
-            id="as in paper",
-        ),
-    ],
-)
-def test_rollouts_read_each_token_once_and_stop_where_the_answers_end(tuned, settings, tmp_path, monkeypatch):
-    passes = Passes(monkeypatch)
+def test_rollouts_in_tiny_read_each_token_once_and_stop_where_the_answers_end(rewarded, tmp_path, monkeypatch):
+    check_rollouts(tmp_path, str(rewarded / "start/sft"), Passes(monkeypatch))
+
+
+def test_rollouts_in_paper_do_so_in_its_classes_and_beside_gradient_checkpointing(tmp_path, monkeypatch):
+    publish_language(tmp_path / "published", tied=False)
+    start = tune(tmp_path / "start", tmp_path / "published")
+    paper = {"lora": LORA, "beta": 0.02, "bf16": True, "gradient_checkpointing": True, "device_batch_size": 8}
+    check_rollouts(tmp_path, start, Passes(monkeypatch), **paper)
+
+
+def check_rollouts(folder, start, passes, **settings):
     longest = 60
-    run_grpo(tmp_path, str(tuned), max_steps=2, eval_steps=2, max_completion_length=longest, **settings)
+    run_grpo(folder, start, max_steps=2, eval_steps=2, max_completion_length=longest, **settings)
     assert passes.generations
     for prompt, *later in passes.generations:
         assert prompt > 30 and set(later) == {1}
         assert len(later) + 1 < longest
+
+
+def test_what_the_model_said_is_kept_with_every_reward(rewarded):
+    rows = [json.loads(line) for line in (rewarded / "logs/completions.jsonl").read_text().splitlines()]
+    assert len(rows) == 16 and {row["step"] for row in rows} == {5}
+    for group in (rows[i : i + 4] for i in range(0, 16, 4)):
+        assert len({(row["scene"], row["prompt"]) for row in group}) == 1
+        assert sum(row["advantage"] for row in group) == pytest.approx(0, abs=1e-4)
+        for row in group:
+            task = row["prompt"].split()[0]
+            assert set(row["rewards"]) == {"format", "perception", "semantic"}
+            assert (row["rewards"]["perception"] is None) == (task == "qa")
+            assert row["rewards"]["format"] == float(parse(row["completion"], think=True) is not None)
+
+
+def test_every_number_that_tells_a_dying_run_is_plotted(rewarded):
+    plotted = {
+        Path(file).relative_to("${paths.logs}/grpo/plots/metrics")
+        for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+        for given in plot.values()
+        for file in given["y"]
+        if "/grpo/" in file
+    }
+    metrics = rewarded / "logs/plots/metrics"
+    written = {path.relative_to(metrics) for path in metrics.rglob("*.tsv")}
+    assert plotted - written == set()
+    assert Path("kl.tsv") in written  # no plot of its own: without a reference there is none
+    needed = [
+        "frac_reward_zero_std",
+        "reward_std",
+        "entropy",
+        "clip_ratio/region_mean",
+        "completions/mean_length",
+    ]
+    assert {Path(f"{name}.tsv") for name in needed} <= plotted
+    for name in ("format", "perception", "semantic"):
+        assert {Path(f"rewards/{name}_reward/{part}.tsv") for part in ("mean", "std")} <= plotted
+
+
+def test_a_reward_without_spread_raises_the_alarm_once_and_a_resumed_run_counts_on(caplog):
+    log = lambda alarm, std: alarm.on_log(  # noqa: E731
+        None, TrainerState(is_world_process_zero=True), None, {"rewards/format_reward/std": std, "reward_std": 0.0}
+    )
+    alarm = DeadRewardAlarm(3)
+    for std in (0.0, 0.0, None, 0.1, 0.0, 0.0):
+        log(alarm, std)
+    assert caplog.messages == []
+    log(alarm, None)  # applied to no completion of the step: neither way
+    log(alarm, 0.0)
+    log(alarm, 0.0)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("rewards/format_reward/std has been 0 for 3 logged steps")
+    resumed = DeadRewardAlarm(3)
+    history = [{"step": 5 * i, "rewards/format_reward/std": 0.0} for i in (1, 2)]
+    resumed.on_train_begin(None, TrainerState(log_history=history), None)
+    log(resumed, 0.0)
+    assert len(caplog.messages) == 2

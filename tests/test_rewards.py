@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 
 from r1pipe.errors import GateError
-from r1pipe.rewards import SemanticReward, format_reward, perception_reward
+from r1pipe.params import RewardWeights
+from r1pipe.rewards import (
+    LengthReward,
+    SemanticReward,
+    exact_match_reward,
+    format_reward,
+    perception_reward,
+    repetition_reward,
+)
 from r1pipe.rewards.check import self_check
+from r1pipe.rewards.total import build_rewards
 
 HERE, THERE = [0.0, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 0.0, 0.5, 1.0, 1.0, 1.0]
 OBJECTS = {"<obj_000>": HERE, "<obj_001>": THERE, "<obj_002>": None}
@@ -51,18 +60,67 @@ def test_format_reward(text, think, value):
         pytest.param("<box>0,0,0.5,1,1,1</box>", [HERE], 1.0, id="a literal box"),
         pytest.param("<box>0,0,0.5,-1,-1,-1</box>", [HERE], 0.0, id="negative size"),
         pytest.param("<box>0,0,0.5,0,0,0</box>", [HERE], 0.0, id="no size"),
+        pytest.param("<box>0.5,0.5,1,-0.5,-0.5,0</box>", [HERE], 0.0, id="swapped corners, as corners"),
+        pytest.param("<box>0.5,0.5,1,-1,-1,-1</box>", [HERE], 0.0, id="swapped corners, as a size"),
         pytest.param("<box>nan,0,0,1,1,1</box>", [HERE], 0.0, id="not a number"),
+        pytest.param("<box>0,0,0.5,inf,inf,inf</box>", [HERE], 0.0, id="infinite"),
+        pytest.param("<box>0,0,0.5,1e308,1e308,1e308</box>", [HERE], 0.0, id="a volume that overflows"),
+        pytest.param("<box>0,0,0.5,1e3,1e3,1e3</box>", [HERE], 1e-9, id="the whole world"),
         pytest.param("<obj_999>", [HERE], 0.0, id="no such object"),
         pytest.param("<obj_002>", [HERE], 0.0, id="an identifier without a box"),
         pytest.param("none", [], 1.0, id="nothing asked, nothing given"),
         pytest.param("<obj_000>", [], 0.0, id="nothing asked, something given"),
         pytest.param("<box>0,0,0.5,1,1,1</box>" * 10_000, [HERE], 1e-4, id="ten thousand boxes"),
+        pytest.param("where is the thing next to <obj_001>?", [HERE], 0.0, id="the copied question"),
+        pytest.param("<obj_000>" + "x" * 1_000_000, [HERE], 1.0, id="a megabyte beside the right object"),
+        pytest.param(
+            "".join(f"<box>{3 * i},0,0,1,1,1</box>" for i in range(80)),
+            [[3.0 * i, 0.0, 0.0, 1.0, 1.0, 1.0] for i in range(80)],
+            1.0,
+            id="as many targets as boxes",
+        ),
     ],
 )
 def test_perception_reward(answer, targets, value):
     text = f"<answer>{answer}</answer>"
     (found,) = perception_reward([turn(text)], target_boxes=[targets], objects=[OBJECTS], think=[False])
     assert found == pytest.approx(value)
+
+
+CHEATS = {
+    "nothing": "",
+    "empty tags": "<think></think><answer></answer>",
+    "doubled tags": "<think>a</think><answer>red</answer><think>a</think><answer>red</answer>",
+    "doubled answer": "<think>a</think><answer>blue</answer><answer>red</answer>",
+    "answer inside the thinking": "<think>a<answer>red <obj_000></answer></think>",
+    "text after the answer": "<think>a</think><answer>red <obj_000></answer> red",
+    "no tags": "red <obj_000>",
+    "a megabyte": "red <obj_000> " * 80_000,
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_what_breaks_the_grammar_is_worth_nothing_to_any_reward(cheat):
+    columns = {"think": [True], "references": [["red"]], "target_boxes": [[HERE]], "objects": [OBJECTS]}
+    weights = RewardWeights(format=1, perception=1, semantic=1, exact_match=1, length=1, repetition=1)
+    rewards = build_rewards(Letters(), weights, length_limit=20)
+    assert len(rewards) == 6
+    assert [reward([turn(CHEATS[cheat])], **columns) for reward in rewards.values()] == [[0.0]] * 6
+
+
+def test_a_batch_is_worth_what_its_rows_are():
+    rng = np.random.default_rng(0)
+    texts = ["".join(f"<obj_{n:03d}>" for n in rng.integers(0, 4, rng.integers(1, 4))) for _ in range(40)]
+    columns = {
+        "target_boxes": [[HERE], [HERE, THERE], [], None] * 10,
+        "objects": [OBJECTS] * 40,
+        "think": [i % 5 == 4 for i in range(40)],
+    }
+    completions = [turn(f"<answer>{text}</answer>") for text in texts]
+    together = perception_reward(completions, **columns)
+    alone = [perception_reward([c], **{n: [v[i]] for n, v in columns.items()})[0] for i, c in enumerate(completions)]
+    assert together == alone
+    assert {None, 0.0, 0.5, 1.0} <= set(together)
 
 
 def test_perception_does_not_apply_without_targets():
@@ -80,6 +138,11 @@ class Letters:
         return counts / np.linalg.norm(counts, axis=1, keepdims=True)
 
 
+class FailingEncoder:
+    def encode_text(self, texts):
+        raise NotImplementedError
+
+
 def test_semantic_reward_takes_the_best_reference_and_embeds_a_text_once():
     encoder = Letters()
     reward = SemanticReward(encoder)
@@ -92,7 +155,67 @@ def test_semantic_reward_takes_the_best_reference_and_embeds_a_text_once():
     assert encoder.seen == 3
 
 
+def test_a_copied_question_is_worth_less_than_the_answer():
+    completions = [turn(f"<answer>{text}</answer>") for text in ("red", "what color is the chair?")]
+    right, copied = SemanticReward(Letters())(completions, references=[["red"]] * 2, think=[False] * 2)
+    assert right == pytest.approx(1.0, abs=1e-4)
+    assert copied < 0.8
+
+
+def test_embeddings_outlast_a_run_to_the_last_bit(tmp_path):
+    given = {"completions": [turn("<answer>blue</answer>")], "references": [["red"]], "think": [False]}
+    first, second = SemanticReward(Letters()), SemanticReward(FailingEncoder())
+    value = first(**given)
+    first.save(tmp_path / "memory.safetensors")
+    second.load(tmp_path / "memory.safetensors")
+    assert second(**given) == value
+    SemanticReward(Letters()).save(tmp_path / "nothing.safetensors")
+    second.load(tmp_path / "nothing.safetensors")
+    with pytest.raises(NotImplementedError):
+        second(**given)
+
+
+@pytest.mark.parametrize(
+    ("reward", "text", "value"),
+    [
+        pytest.param(exact_match_reward, "Red.", 1.0, id="exact: case and full stop do not count"),
+        pytest.param(exact_match_reward, "2 chairs", 1.0, id="exact: digits are words, the second reference counts"),
+        pytest.param(exact_match_reward, "red or blue", 0.0, id="exact: every answer at once"),
+        pytest.param(LengthReward(10), "one two three", 1.0, id="length: short"),
+        pytest.param(LengthReward(10), "so " * 15, 0.5, id="length: half too long"),
+        pytest.param(LengthReward(10), "so " * 300_000, 0.0, id="length: a megabyte"),
+        pytest.param(repetition_reward, "red", 1.0, id="repetition: too short to repeat"),
+        pytest.param(repetition_reward, "a red chair near a blue table", 1.0, id="repetition: none"),
+        pytest.param(repetition_reward, "it is red it is red", 0.75, id="repetition: one of four"),
+        pytest.param(repetition_reward, "red " * 102, 0.01, id="repetition: nothing else"),
+    ],
+)
+def test_optional_rewards(reward, text, value):
+    given = {"references": [["red", "two chairs"]], "think": [False]}
+    assert reward([turn(f"<answer>{text}</answer>")], **given) == [pytest.approx(value)]
+
+
+def test_optional_rewards_are_off_without_a_weight_and_exact_match_needs_references():
+    weights = RewardWeights(format=1, perception=0, semantic=0, exact_match=0, length=0, repetition=0)
+    assert list(build_rewards(Letters(), weights, length_limit=20)) == ["format", "perception", "semantic"]
+    assert exact_match_reward([turn("<answer>a</answer>")], references=[None], think=[False]) == [None]
+
+
 def test_the_self_check_passes_real_rewards_and_stops_a_constant_one():
     self_check({"format": format_reward, "perception": perception_reward, "semantic": SemanticReward(Letters())})
     with pytest.raises(GateError, match=r"format reward of 'empty' below 0\.750"):
         self_check({"format": lambda completions, **_: [0.75 for _ in completions]})
+
+
+@pytest.mark.parametrize(
+    ("name", "reward", "cheat"),
+    [
+        ("perception", lambda completions, **_: [1.0 for c in completions if "<obj_000>" in c[0]["content"]] or [0.0], "doubled tags"),
+        ("semantic", lambda completions, **_: [float(len(c[0]["content"])) for c in completions], "doubled tags"),
+        ("length", lambda completions, **_: [1.0 / (1 + len(c[0]["content"])) for c in completions], "empty"),
+        ("repetition", lambda completions, **_: [float("<think>c" in c[0]["content"]) for c in completions], "doubled tags"),
+    ],
+)  # fmt: skip
+def test_the_self_check_names_the_cheat_that_a_reward_falls_for(name, reward, cheat):
+    with pytest.raises(GateError, match=f"the {name} reward of '{cheat}'"):
+        self_check({name: reward})

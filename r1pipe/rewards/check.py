@@ -1,7 +1,7 @@
 """Before training: can each reward tell a perfect completion from an empty and a cheating one?"""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from r1pipe.errors import GateError
 from r1pipe.response import compose
@@ -15,8 +15,44 @@ _SAMPLE: dict[str, Sequence[Any]] = {
     "objects": [{"<obj_000>": _HERE, "<obj_001>": _ELSEWHERE}],
     "think": [True],
 }
-_ANSWERS = {"format": ("red", None), "semantic": ("red", "blue"), "perception": ("<obj_000>", "<obj_001>")}
-"""By reward: the right answer to the sample, and a wrong one that it must notice."""
+_QUESTION = "where is the thing next to <obj_001>?"
+_THINKING = "chair <obj_000> red"
+_PERFECT = compose(_THINKING, "red <obj_000>")
+
+
+class _Trial(NamedTuple):
+    """What one reward is tried on."""
+
+    perfect: str
+    wrong: Mapping[str, str]
+    """By name, what this reward must notice beside broken grammar."""
+
+
+_SWAPPED = "<box>0.5,0.5,1,-1,-1,-1</box>"
+_TRIALS = {
+    "format": _Trial(_PERFECT, {}),
+    "semantic": _Trial(
+        compose(_THINKING, "red"),
+        {"wrong answer": compose(_THINKING, "blue"), "copied question": compose(_THINKING, _QUESTION)},
+    ),
+    "perception": _Trial(
+        compose(_THINKING, "<obj_000>"),
+        {
+            "wrong object": compose(_THINKING, "<obj_001>"),
+            "every object": compose(_THINKING, "<obj_000> <obj_001>"),
+            "copied question": compose(_THINKING, _QUESTION),
+            "swapped corners": compose(_THINKING, _SWAPPED),
+            "flood of boxes": compose(_THINKING, "<obj_000>" + "<box>0,0,0.5,9,9,9</box>" * 100),
+        },
+    ),
+    "exact_match": _Trial(
+        compose(_THINKING, "red"),
+        {"wrong answer": compose(_THINKING, "blue"), "every answer": compose(_THINKING, "red or blue")},
+    ),
+    "length": _Trial(_PERFECT, {"endless": compose("so " * 100_000, "red")}),
+    "repetition": _Trial(_PERFECT, {"repeated": compose(_THINKING * 20, "red")}),
+}
+"""By reward: a perfect completion for the sample, and wrong ones."""
 
 
 def self_check(rewards: Mapping[str, Reward]) -> None:
@@ -26,27 +62,25 @@ def self_check(rewards: Mapping[str, Reward]) -> None:
         GateError: naming the reward, the cheat and both values.
     """
     for name, reward in rewards.items():
-        right, wrong = _ANSWERS[name]
-        perfect = _score(reward, compose("chair <obj_000> red", right))
-        for cheat, text in _cheats(right, wrong):
+        trial = _TRIALS[name]
+        perfect = _score(reward, trial.perfect)
+        for cheat, text in (_broken(trial.perfect) | trial.wrong).items():
             if (value := _score(reward, text)) >= perfect:
                 raise GateError(
                     f"Expected the {name} reward of '{cheat}' below {perfect:.3f}, a perfect completion's, found {value:.3f}."
                 )
 
 
-def _cheats(right: str, wrong: str | None) -> Iterator[tuple[str, str]]:
-    """What the literature saw models do for a reward, by name."""
-    perfect = compose("chair <obj_000> red", right)
-    yield "empty", ""
-    yield "empty tags", "<think></think><answer></answer>"
-    yield "doubled tags", perfect + perfect
-    yield "answer inside the thinking", f"<think><answer>{right}</answer></think>"
-    yield "text after the answer", f"{perfect} {right}"
-    if wrong is not None:
-        yield "wrong answer", compose("chair <obj_000> red", wrong)
-    if right.startswith("<obj"):
-        yield "every object", compose("all", "<obj_000> <obj_001>")
+def _broken(perfect: str) -> dict[str, str]:
+    """What the literature saw models do for a reward of form, by name."""
+    answer = perfect.partition("<answer>")[2].removesuffix("</answer>")
+    return {
+        "empty": "",
+        "empty tags": "<think></think><answer></answer>",
+        "doubled tags": perfect + perfect,
+        "answer inside the thinking": f"<think><answer>{answer}</answer></think>",
+        "text after the answer": f"{perfect} {answer}",
+    }
 
 
 def _score(reward: Reward, text: str) -> float:

@@ -1,8 +1,13 @@
-"""Do the boxes of the answer cover the right things? (paper, section 3.2)."""
+"""Do the boxes of the answer cover the right things? (paper, section 3.2).
+
+Shape suffixes: B completions, N predicted boxes, M targets.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from r1pipe.geometry import Box, boxes_array, iou
@@ -29,17 +34,46 @@ def perception_reward(
     Boxes are `(cx, cy, cz, dx, dy, dz)`, metres, scene frame. None where the sample has no target box; 0 where the
     completion breaks the grammar.
     """
-    rows = zip(responses(completions, think), target_boxes, objects, strict=True)
-    return [None if targets is None else _overlap(response, targets, named) for response, targets, named in rows]
+    said = responses(completions, think)
+    values = [None if targets is None else 0.0 for targets in target_boxes]
+    rows = [
+        _Row(i, _predicted(response, objects[i]), [Box(*box) for box in targets])
+        for i, (response, targets) in enumerate(zip(said, target_boxes, strict=True))
+        if response is not None and targets is not None
+    ]
+    overlap_BNM = iou(_padded([row.matched for row in rows]), _padded([row.targets for row in rows]))
+    for row, overlap_NM in zip(rows, overlap_BNM, strict=True):
+        values[row.index] = row.value(overlap_NM)
+    return values
 
 
-def _overlap(response: Response | None, targets: Sequence[Sequence[float]], objects: Objects) -> float:
-    """The reward of one response to a sample with targets; nothing asked for and nothing given is right."""
-    if response is None:
-        return 0.0
-    predicted = answer_boxes(response.answer, {name: box for name, box in objects.items() if box is not None})
-    longest = max(len(predicted), len(targets))
-    if longest == 0:
-        return 1.0
-    overlap = iou(boxes_array(predicted[:MAX_BOXES]), boxes_array([Box(*box) for box in targets]))
-    return float(overlap[linear_sum_assignment(overlap, maximize=True)].sum()) / longest
+class _Row(NamedTuple):
+    """A response that is measured against targets."""
+
+    index: int
+    predicted: list[Box]
+    targets: list[Box]
+
+    @property
+    def matched(self) -> list[Box]:
+        return self.predicted[: max(MAX_BOXES, len(self.targets))]
+
+    def value(self, overlap_NM: NDArray[np.float64]) -> float:
+        """The reward; nothing asked for and nothing given is right. What pads the overlaps is 0 and adds nothing."""
+        longest = max(len(self.predicted), len(self.targets))
+        if longest == 0:
+            return 1.0
+        overlap_NM = overlap_NM[: len(self.matched), : len(self.targets)]
+        return float(overlap_NM[linear_sum_assignment(overlap_NM, maximize=True)].sum()) / longest
+
+
+def _predicted(response: Response, objects: Objects) -> list[Box]:
+    return answer_boxes(response.answer, {name: box for name, box in objects.items() if box is not None})
+
+
+def _padded(rows: Sequence[Sequence[Box]]) -> NDArray[np.float64]:
+    """`(B, N, 6)`: the boxes of every row, and boxes without size behind them, which overlap with nothing."""
+    boxes_BN6 = np.zeros((len(rows), max(map(len, rows), default=0), 6))
+    for boxes_N6, row in zip(boxes_BN6, rows, strict=True):
+        boxes_N6[: len(row)] = boxes_array(row)
+    return boxes_BN6
