@@ -64,7 +64,7 @@ def self_check(rewards: Mapping[str, Reward]) -> None:
     for name, reward in rewards.items():
         trial = _TRIALS[name]
         perfect = _score(reward, trial.perfect)
-        for cheat, text in (_broken(trial.perfect) | trial.wrong).items():
+        for cheat, text in {**_broken(trial.perfect), **trial.wrong}.items():
             if (value := _score(reward, text)) >= perfect:
                 raise GateError(
                     f"Expected the {name} reward of '{cheat}' below {perfect:.3f}, a perfect completion's, found {value:.3f}."

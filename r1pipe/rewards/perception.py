@@ -43,14 +43,16 @@ def perception_reward(
     ]
     overlap_BNM = iou(_padded([row.matched for row in rows]), _padded([row.targets for row in rows]))
     for row, overlap_NM in zip(rows, overlap_BNM, strict=True):
-        values[row.index] = row.value(overlap_NM)
+        values[row.place] = row.value(overlap_NM)
     return values
 
 
 class _Row(NamedTuple):
     """A response that is measured against targets."""
 
-    index: int
+    place: int
+    """In the batch."""
+
     predicted: list[Box]
     targets: list[Box]
 

@@ -62,7 +62,7 @@ def _targets(
     model: R1ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, words: Sequence[Mapping[int, str]]
 ) -> tuple[Tensor, Tensor]:
     """`(S, O, D)` sums of word embeddings, and `(S, O)` where an object is known."""
-    embeddings = model.get_input_embeddings().weight.detach()
+    embeddings = next(model.get_input_embeddings().parameters()).detach()
     targets = torch.zeros(len(words), model.config.num_objects, embeddings.shape[1])
     known = torch.zeros(targets.shape[:2], dtype=torch.bool)
     for row, names in enumerate(words):

@@ -25,12 +25,15 @@ from typing import Any, Protocol, Self
 import torch
 from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl import GRPOTrainer, SFTTrainer
 from trl.trainer.utils import RepeatSampler
 
 from r1pipe.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
+
+Trainer = SFTTrainer | GRPOTrainer
 
 MARK = "whole.json"
 _COUNTS = ("_total_loss_scalar", "_globalstep_last_logged", "_total_train_tokens")
@@ -85,12 +88,7 @@ class Remainder(TrainerCallback):
             write_json(folder / MARK, {"step": state.global_step})
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        train_dataloader: DataLoader[Any],
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
     ) -> None:
         """Where the run goes on from a checkpoint, make the trainer what it was there."""
         if state.global_step == 0:
@@ -99,7 +97,7 @@ class Remainder(TrainerCallback):
         self._restore(read_json(self._numbers(folder)), state)
         for number, memory in enumerate(self.memories):
             memory.load(self._memory(folder, number))
-        _skip_epochs(train_dataloader, int(state.epoch or 0))
+        _skip_epochs(given["train_dataloader"], int(state.epoch or 0))
 
     def _unlogged(self, state: TrainerState) -> dict[str, Any]:
         return {

@@ -22,9 +22,9 @@ NUM_GROUPS = 4
 class Completions(TrainerCallback):
     """Writes `step`, `scene`, `prompt`, `completion`, `rewards` (None where one does not apply) and `advantage`."""
 
-    def __init__(self, trainer: GRPOTrainer, parts: Path, table: Path) -> None:
+    def __init__(self, trainer: GRPOTrainer, group_size: int, *, parts: Path, table: Path) -> None:
         """`parts` is where an interrupted run finds its rows again, `table` the file at the end."""
-        self.trainer, self.parts, self.table = trainer, parts, table
+        self.trainer, self.group_size, self.parts, self.table = trainer, group_size, parts, table
 
     def on_log(
         self,
@@ -36,7 +36,7 @@ class Completions(TrainerCallback):
     ) -> None:
         """Keep the first groups of the step's batch; held-out prompts are left out."""
         if state.is_world_process_zero and "loss" in (logs or {}):
-            rows = islice(self._rows(state.global_step), NUM_GROUPS * self.trainer.num_generations)
+            rows = islice(self._rows(state.global_step), NUM_GROUPS * self.group_size)
             write_jsonl(self.parts / f"{state.global_step:08d}.jsonl", rows)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -46,7 +46,7 @@ class Completions(TrainerCallback):
             write_jsonl(self.table, (row for part in parts for row in read_jsonl(part)))
 
     def _rows(self, step: int) -> Iterator[dict[str, Any]]:
-        logs = self.trainer._logs
+        logs: Any = self.trainer._logs
         columns = zip(logs["prompt"], logs["completion"], logs["advantages"], strict=True)
         for i, (prompt, completion, advantage) in enumerate(columns):
             rewards = {name.removesuffix("_reward"): values[i] for name, values in logs["rewards"].items()}

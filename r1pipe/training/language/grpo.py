@@ -8,7 +8,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
 from r1pipe.params import Grpo
-from r1pipe.rewards.semantic import TextEncoder
+from r1pipe.rewards.semantic import SemanticReward, TextEncoder
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.checkpoints import last_checkpoint, train
 from r1pipe.training.language.completions import Completions
@@ -62,9 +62,10 @@ def optimise(
     watching = [
         Courses(logs, model),
         DeadRewardAlarm(grpo.zero_std_alarm_steps),
-        Completions(trainer, work / "completions", logs / "completions.jsonl"),
+        Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
     ]
-    train(trainer, work, callbacks=watching, memories=[rewards["semantic"]])
+    memories = [reward for reward in rewards.values() if isinstance(reward, SemanticReward)]
+    train(trainer, work, callbacks=watching, memories=memories)
     save(trainer, processor, output)
 
 
