@@ -47,7 +47,9 @@ class Chain(Row):
 
 def chain(draft: Draft, sample: Sample) -> Chain:
     """The row of a text and its sample."""
-    shared = sample.model_dump(include={"scene_id", "question", "task", "answers", "object_ids", "history", "tags", "id", "source"})
+    shared = sample.model_dump(
+        include={"scene_id", "question", "task", "answers", "object_ids", "history", "tags", "id", "source"}
+    )
     return Chain(**shared, pose=sample.pose, cot=draft.cot, teacher=draft.teacher)
 
 

@@ -1,13 +1,11 @@
 """Keep the drafts that pass the filters, and stop the pipeline where the data are not what they must be (stage `validate`)."""
 
-import asyncio
-import logging
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import pandas as pd
 
@@ -16,27 +14,24 @@ from r1pipe.datasets.draft import Draft, Rejection
 from r1pipe.datasets.manifest import SPLITS, Manifest
 from r1pipe.datasets.sample import lot
 from r1pipe.datasets.scene30k import chain
-from r1pipe.errors import GateError
 from r1pipe.files import read_models, sha256, whole, write_json, write_jsonl
 from r1pipe.params import Params, Task
 from r1pipe.progress import track
 from r1pipe.scenes import Scene
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
-from r1pipe.synthesis.drafting import draft_all
 from r1pipe.synthesis.faults import FAULTS, OTHERWISE_CAUGHT
-from r1pipe.synthesis.scripted import ScriptedTeacher
+from r1pipe.synthesis.probe import probe
 from r1pipe.validation import evidence
 from r1pipe.validation.checks import checks
-from r1pipe.validation.defects import annotations_table, defect_counts
+from r1pipe.validation.defects import annotations_table
 from r1pipe.validation.figures import Figure, fault_figures
 from r1pipe.validation.filters import reject_reason
-from r1pipe.validation.gate import Outcome, run_checks
+from r1pipe.validation.gate import judge, run_checks
 from r1pipe.validation.profile import Profile
 from r1pipe.validation.release import Made, Making, write_release
 from r1pipe.validation.samples import samples_table
-
-logger = logging.getLogger(__name__)
+from r1pipe.validation.summary import summary
 
 _WORK = Path(".work/validate/data_docs")
 """Where the report stands when the gate closes: the stage's outputs do not appear then."""
@@ -54,9 +49,12 @@ def main(params: Params) -> None:
     section = params.validate_
     drifts = Profile.load(section.profile).drifts(section.max_drift) if section.profile is not None else ()
     outcomes = run_checks([*checks(section, get_args(Task), SPLITS), *drifts], tables, _WORK)
-    _judge(outcomes)
+    judge(outcomes, _WORK / "index.html")
     _write(params, found, figures)
-    write_json(params.paths.metrics / "validate.json", _metrics(params, outcomes, found, figures, tables))
+    told = {"rows": found.rows, "rejects": found.rejects, "refusals": found.refusals}
+    write_json(
+        params.paths.metrics / "validate.json", told | summary(outcomes, figures, tables["annotations"], section)
+    )
 
 
 def profile(params: Params, path: Path) -> None:
@@ -73,7 +71,7 @@ class Material:
         self.samples = [s for split in SPLITS for s in read_models(params.paths.samples / f"{split}.jsonl", Sample)]
         self.by_id = {sample.id: sample for sample in self.samples}
         self.drafts = read_models(params.paths.drafts, Draft)
-        self.refusals = Counter(rejection.reason for rejection in read_models(params.paths.rejects, Rejection))
+        self.refusals = _counts(rejection.reason for rejection in read_models(params.paths.rejects, Rejection))
         self.reasons = [self.reason(draft) for draft in self.drafts]
 
     def reason(self, draft: Draft) -> str | None:
@@ -87,31 +85,32 @@ class Material:
         return [draft for draft, reason in zip(self.drafts, self.reasons, strict=True) if reason is None]
 
     @property
+    def rows(self) -> dict[str, int]:
+        """The number of kept drafts by split."""
+        return {split: sum(draft.split == split for draft in self.kept) for split in ("train", "val")}
+
+    @property
     def rejects(self) -> dict[str, int]:
         """The number of drafts by reject reason."""
-        return dict(sorted(Counter(reason for reason in self.reasons if reason is not None).items()))
+        return _counts(reason for reason in self.reasons if reason is not None)
+
+
+def _counts(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))
 
 
 def _measure_filters(params: Params, found: Material) -> list[Figure]:
-    """What the filters find of faults made on purpose, in texts that are written for this alone."""
-    probe = params.validate_.probe
-    if probe.samples == 0:
+    """What the filters find of faults made on purpose, in training samples of whole scenes drawn by lot."""
+    section, think = params.validate_.probe, params.think
+    if section.samples == 0:
         return []
-    texts = asyncio.run(_probe(params, found.samples))
-    return fault_figures([(text.fault, found.reason(text)) for text in texts], FAULTS, OTHERWISE_CAUGHT)
-
-
-async def _probe(params: Params, samples: Sequence[Sample]) -> list[Draft]:
-    """The scripted teacher on training samples, whole scenes drawn by lot, with a seed and fault rates of its own."""
-    probe, kind = params.validate_.probe, params.think
-    asked = sorted(
-        (s for s in samples if s.split == "train" and kind.on(s.task)), key=lambda s: (lot(s.scene_id), s.scene_id, s.id)
-    )[: probe.samples]
-    teacher = ScriptedTeacher(seed=params.base.seed + 1, fault_rates=dict.fromkeys(FAULTS, probe.fault_rate))
+    asked = (sample for sample in found.samples if sample.split == "train" and think.on(sample.task))
+    drawn = sorted(asked, key=lambda sample: (lot(sample.scene_id), sample.id))[: section.samples]
     scene = lru_cache(1)(lambda scene_id: Scene.load(params.paths.scenes, scene_id))
-    shown = track(asked, "validate filters", total=len(asked))
-    rows = [row async for row in draft_all(shown, teacher, scene, params.think, concurrency=1)]
-    return [row for row in rows if isinstance(row, Draft)]
+    shown = track(drawn, "validate filters", total=len(drawn))
+    # Its own seed: the faults are others than those that the drafts may have.
+    texts = probe(shown, scene, think, fault_rate=section.fault_rate, seed=params.base.seed + 1)
+    return fault_figures([(text.fault, found.reason(text)) for text in texts], FAULTS, OTHERWISE_CAUGHT)
 
 
 def _tables(params: Params, found: Material, figures: Sequence[Figure]) -> dict[str, pd.DataFrame]:
@@ -130,21 +129,6 @@ def _tables(params: Params, found: Material, figures: Sequence[Figure]) -> dict[
     }
 
 
-def _judge(outcomes: Sequence[Outcome]) -> None:
-    """Show the warnings; stop at what is critical."""
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    for outcome in failed:
-        if outcome.check.severity == "warning":
-            logger.warning("%s: %s Found %s", outcome.check.name, outcome.check.meaning, outcome.found)
-    critical = [outcome for outcome in failed if outcome.check.severity == "critical"]
-    if critical:
-        found = "; ".join(f"{o.check.name} ({o.check.table}: {o.found})" for o in critical)
-        raise GateError(
-            f"Expected every critical expectation about the data to hold, found {len(critical)} that fail: {found}; "
-            f"read {_WORK / 'index.html'}."
-        )
-
-
 def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
     """The kept texts by split, the dataset for others, and the report."""
     paths = params.paths
@@ -160,7 +144,7 @@ def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
     making = Making(
         filters=params.validate_.filters,
         rejects=found.rejects,
-        refusals=dict(sorted(found.refusals.items())),
+        refusals=found.refusals,
         figures=figures,
         hashes=hashes,
         costs=_costs(found.drafts),
@@ -171,43 +155,10 @@ def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
 def _costs(drafts: Sequence[Draft]) -> str:
     """What a card says of money."""
     if any(draft.teacher == "gemini" for draft in drafts):
-        return "The teacher `gemini` is paid by the token; what these rows cost stands in the ledger of whoever made them."
+        return (
+            "The teacher `gemini` is paid by the token; what these rows cost stands in the ledger of whoever made them."
+        )
     return "Nothing was paid: no teacher is a paid service."
-
-
-def _metrics(
-    params: Params,
-    outcomes: Sequence[Outcome],
-    found: Material,
-    figures: Sequence[Figure],
-    tables: Mapping[str, pd.DataFrame],
-) -> dict[str, Any]:
-    counts = Counter((outcome.check.severity, outcome.passed) for outcome in outcomes)
-    section = params.validate_
-    return {
-        "expectations": {
-            severity: {"passed": counts[severity, True], "failed": counts[severity, False]}
-            for severity in ("critical", "warning")
-        },
-        "warnings": {o.check.name: f"{o.check.meaning} Found {o.found}" for o in outcomes if not o.passed},
-        "rows": {split: sum(draft.split == split for draft in found.kept) for split in ("train", "val")},
-        "rejects": found.rejects,
-        "refusals": dict(sorted(found.refusals.items())),
-        "faults": {
-            figure.fault: {
-                "filter": figure.filter,
-                "recall": figure.recall._asdict(),
-                "precision": figure.precision._asdict(),
-            }
-            for figure in figures
-        },
-        "drift": {
-            "profile": None if section.profile is None else section.profile.as_posix(),
-            "allowed": section.max_drift,
-            "divergence": {o.check.name.removeprefix("drift_"): o.divergence for o in outcomes if o.divergence is not None},
-        },
-        "defects": defect_counts(tables["annotations"]),
-    }
 
 
 if __name__ == "__main__":

@@ -100,7 +100,9 @@ def _wrong_answer(sample: Sample, room: Room, thinking: str, answer: str, rng: R
         others = [identifier(o.id) for o in room.things if o.id not in sample.object_ids]
     else:
         references = {clean_answer(reference) for reference in sample.answers}
-        others = [word for word in [_other(answer, room, rng)] if word is not None and clean_answer(word) not in references]
+        others = [
+            word for word in [_other(answer, room, rng)] if word is not None and clean_answer(word) not in references
+        ]
     return compose(thinking, others[rng.integers(len(others))]) if others else None
 
 

@@ -57,7 +57,6 @@ def scenes_table(manifest: Manifest, extents: Mapping[str, Extent]) -> pd.DataFr
     """
     splits = manifest.splits
     ids = list(splits)
-    meshes = {location.scene.id: _mesh(location.scene) for location in manifest.locations()}
     table = pd.DataFrame(
         {
             "id": ids,
@@ -66,14 +65,17 @@ def scenes_table(manifest: Manifest, extents: Mapping[str, Extent]) -> pd.DataFr
             "span": [_span(extents.get(scene_id)) for scene_id in ids],
         }
     )
-    kinds = {"room": room_of, "mesh": meshes.__getitem__, "layout": lambda scene_id: _layout(scene_id, extents)}
-    for name, key in kinds.items():
+    keys: dict[str, list[str]] = {
+        "room": [room_of(scene_id) for scene_id in ids],
+        "mesh": [_mesh(location.scene) for location in manifest.locations()],
+        "layout": [_layout(scene_id, extents) for scene_id in ids],
+    }
+    for name, key in keys.items():
         scans: dict[str, list[str]] = defaultdict(list)
-        for scene_id in ids:
-            scans[key(scene_id)].append(scene_id)
-        groups = [scans[key(scene_id)] for scene_id in ids]
-        table[f"{name}_splits"] = [len({splits[scene_id] for scene_id in group}) for group in groups]
-        table[f"{name}_scans"] = [_places(group, splits) for group in groups]
+        for scene_id, group in zip(ids, key, strict=True):
+            scans[group].append(scene_id)
+        table[f"{name}_splits"] = [len({splits[scene_id] for scene_id in scans[group]}) for group in key]
+        table[f"{name}_scans"] = [_places(scans[group], splits) for group in key]
     return table
 
 

@@ -1,5 +1,6 @@
 """Great Expectations: run every check, and write Data Docs that are the same bytes on the same data."""
 
+import logging
 import os
 import re
 import shutil
@@ -25,7 +26,10 @@ from great_expectations.expectations.core.expect_column_values_to_be_unique impo
 from great_expectations.expectations.core.expect_column_values_to_match_regex import ExpectColumnValuesToMatchRegex
 from great_expectations.expectations.core.expect_table_row_count_to_be_between import ExpectTableRowCountToBeBetween
 
+from r1pipe.errors import GateError
 from r1pipe.validation.checks import Check, Drift, Expectation, Rows
+
+logger = logging.getLogger(__name__)
 
 _RUN = RunIdentifier(run_name="r1pipe", run_time=datetime(1970, 1, 1, tzinfo=UTC))
 """A report says what the data are, not when somebody looked."""
@@ -49,8 +53,8 @@ class Outcome(NamedTuple):
     found: str
     """How many rows are not as expected, and which, in words; empty where all are."""
 
-    count: int
-    """How many."""
+    num_unexpected: int
+    """How many rows that is."""
 
     divergence: float | None = None
     """Of a drift, nats."""
@@ -74,7 +78,7 @@ def run_checks(checks: Sequence[Expectation], tables: Mapping[str, pd.DataFrame]
         outcomes: list[Outcome] = []
         for name, table in tables.items():
             ours = [check for check in checks if check.table == name]
-            outcomes += _judge(context, source, name, table, ours)
+            outcomes += _validate(context, source, name, table, ours)
         context.build_data_docs()
         site = Path(folder) / _SITE
         _settle(site)
@@ -83,7 +87,26 @@ def run_checks(checks: Sequence[Expectation], tables: Mapping[str, pd.DataFrame]
     return outcomes
 
 
-def _judge(
+def judge(outcomes: Sequence[Outcome], report: Path) -> None:
+    """Show the warnings; stop at what is critical.
+
+    Raises:
+        GateError: names each critical expectation that fails, its rows, and where the report is.
+    """
+    failed = [outcome for outcome in outcomes if not outcome.passed]
+    for outcome in failed:
+        if outcome.check.severity == "warning":
+            logger.warning("%s: %s Found %s", outcome.check.name, outcome.check.meaning, outcome.found)
+    critical = [outcome for outcome in failed if outcome.check.severity == "critical"]
+    if critical:
+        found = "; ".join(f"{o.check.name} ({o.check.table}: {o.found})" for o in critical)
+        raise GateError(
+            f"Expected every critical expectation about the data to hold, found {len(critical)} that fail: {found}; "
+            f"read {report}."
+        )
+
+
+def _validate(
     context: Any, source: Any, name: str, table: pd.DataFrame, checks: Sequence[Expectation]
 ) -> Iterable[Outcome]:
     data = source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("whole")

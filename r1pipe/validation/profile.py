@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -92,7 +92,9 @@ class Profile(BaseModel):
         return tuple(each.drift(threshold) for each in self.distributions)
 
 
-def _distribution(table: str, column: str, kind: Kind, found: "pd.Series[str] | pd.Series[float]") -> Distribution | None:
+def _distribution(
+    table: str, column: str, kind: Kind, found: "pd.Series[str] | pd.Series[float]"
+) -> Distribution | None:
     known = found.dropna()
     if known.empty:
         return None
@@ -110,5 +112,5 @@ def _distribution(table: str, column: str, kind: Kind, found: "pd.Series[str] | 
     return Distribution(table=table, column=column, bins=tuple(edges.tolist()), weights=weights)
 
 
-def _weights(counts: "np.ndarray[tuple[int], np.dtype[np.int64]]") -> tuple[float, ...]:
+def _weights(counts: "np.ndarray[tuple[int], np.dtype[np.integer[Any]]]") -> tuple[float, ...]:
     return tuple((counts / counts.sum()).tolist())

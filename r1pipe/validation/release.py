@@ -136,7 +136,8 @@ def _front(rows: Sequence[Made], names: Sequence[str], sources: Mapping[tuple[st
 def _by_split(pairs: Any) -> dict[str, dict[str, int]]:
     counts: Counter[tuple[str, Split]] = Counter(pairs)
     return {
-        name: {hub: counts[name, split] for split, hub in FILES.items()} for name in sorted({name for name, _ in counts})
+        name: {hub: counts[name, split] for split, hub in FILES.items()}
+        for name in sorted({name for name, _ in counts})
     }
 
 
