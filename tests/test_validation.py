@@ -1,22 +1,36 @@
-"""The gate: each defect that is planted stops it, by its name; clean data pass, with the same bytes each time."""
+"""The gate: each defect that is planted stops it, by its name and rows; clean data pass, with the same bytes each time."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gate import SPLIT, World, asked, draft, room
+import yaml
+from tiny_gate import PARAMS, SPLIT, World, asked, draft, room
 
-from r1pipe.errors import GateError
-from r1pipe.files import read_jsonl
+from r1pipe.datasets.manifest import Annotations, File, Manifest, Root
+from r1pipe.errors import GateError, R1Error
+from r1pipe.files import read_jsonl, sha256
 from r1pipe.geometry import Box
 from r1pipe.response import compose
 from r1pipe.scenes import Scene
+from r1pipe.stages import validate
+from r1pipe.stages.runner import run
+from r1pipe.validation.checks import checks
+from r1pipe.validation.defects import annotations_table, defect_counts
 from r1pipe.validation.evidence import Extent
+from r1pipe.validation.gate import run_checks
 from r1pipe.validation.leaks import leaks
+from r1pipe.validation.profile import Profile
 from r1pipe.validation.samples import samples_table
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -83,10 +97,6 @@ def identifier_in_prompt(world):
     world.change(1, question="<obj_001> beside the chair")
 
 
-def sample_of_another_split(world):
-    world.change(3, split="val")
-
-
 def stale_draft(world):
     world.change(0, question="which color is the chair?")
 
@@ -123,7 +133,6 @@ def unprepared_scene(world):
             [duplicate_id, unaligned_target, identifier_in_prompt, draft_of_nothing, unprepared_scene],
             {"duplicate_id", "target_is_annotated", "target_in_prompt", "draft_of_sample", "scene_prepared"},
         ),
-        ([sample_of_another_split], {"sample_split", "draft_of_sample", "question_in_training"}),
     ],
     ids=lambda value: "-".join(spoil.__name__ for spoil in value) if isinstance(value, list) else "",
 )
@@ -198,3 +207,128 @@ def test_many_rejects_warn_but_do_not_stop(world, caplog):
     assert metrics["expectations"]["warning"]["failed"] == 1
     assert metrics["rejects"] == {"format": 4}
     assert list(metrics["warnings"]) == ["reject_rate"]
+
+
+def val_scene_in_train(world):
+    world.samples[6] = world.samples[6].model_copy(update={"split": "train"})
+    world.drafts[6] = draft(world.samples[6])
+
+
+def val_mesh_under_a_train_id(world):
+    world.meshes["scene0000_00"] = world.meshes["scene0011_00"]
+
+
+def val_question_reworded(world):
+    copied = world.samples[6].model_copy(
+        update={"id": "scanqa-new", "question": "WHAT color, is the Chair", "split": "train"}
+    )
+    world.samples.append(copied)
+    world.drafts.append(draft(copied))
+
+
+def target_box_in_a_prompt(world):
+    world.change(0, question="what color is the chair at (1.00, 1.00, 0.50)?")
+    world.drafts[0] = draft(world.samples[0])
+
+
+LEAKS = [
+    (
+        val_scene_in_train,
+        "sample_split (samples: 1 of 12 rows: scanqa-scene0011_00-0 (a train sample of scene0011_00 in val))",
+    ),
+    (val_mesh_under_a_train_id, "mesh_in_one_split (scenes: 2 of 4 rows: "
+     "scene0000_00 (scene0000_00 in train and scene0011_00 in val); scene0011_00 (scene0000_00 in train and scene0011_00 in val))"),
+    (rescan_in_val, "room_in_one_split (scenes: 2 of 4 rows: "
+     "scene0000_00 (scene0000_00 in train and scene0000_01 in val); scene0000_01 (scene0000_00 in train and scene0000_01 in val))"),
+    (
+        val_question_reworded,
+        "question_in_training (samples: 1 of 13 rows: scanqa-scene0011_00-0 (trained as scanqa-new))",
+    ),
+    (
+        target_box_in_a_prompt,
+        "target_in_prompt (samples: 1 of 12 rows: scanqa-scene0000_00-0 (what color is the chair at (1.00, 1.00, 0.50)?))",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("leak", "named"), LEAKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_leak_stops_the_stage_with_status_1_and_names_its_rows(world, leak, named, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the runner's process is pytest's here
+    leak(world)
+    world.write()
+    with pytest.raises(SystemExit) as stop:
+        run(validate.main)
+    sentence = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert named in sentence
+    assert ".work/validate/data_docs/index.html" in sentence
+
+
+@pytest.mark.slow
+def test_leaks_stop_dvc_repro_before_what_comes_after(world):
+    for leak in (val_scene_in_train, rescan_in_val, val_question_reworded, target_box_in_a_prompt):
+        leak(world)
+    world.write()
+    stages = {
+        "validate": {"cmd": f"{sys.executable} -m r1pipe.stages.validate"},
+        "sft": {"cmd": "touch trained", "deps": [str(world.params.paths.cot)]},
+    }
+    stages["validate"]["outs"] = [str(world.params.paths.cot)]
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc = [sys.executable, "-m", "dvc"]
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True, env=environment)
+    ended = subprocess.run([*dvc, "repro"], check=False, env=environment, capture_output=True, text=True)
+    assert ended.returncode != 0
+    for name in ("sample_split", "room_in_one_split", "question_in_training", "target_in_prompt"):
+        assert re.search(rf"{name} \(\w+: \d+ of \d+ rows: (scene|scan)", ended.stderr)
+    assert not Path("trained").exists()
+
+
+def test_drift_from_a_stored_profile_warns_and_does_not_stop(world):
+    world.write()
+    validate.profile(world.params, Path("profile.json"))
+    world.set(profile=Path("profile.json"))
+    world.samples = [s.model_copy(update={"question": f"please tell me, {s.question}"}) for s in world.samples]
+    world.drafts = [draft(s) for s in world.samples if s.split != "test"]
+    world.validate()
+    metrics = json.loads((world.params.paths.metrics / "validate.json").read_text())
+    assert list(metrics["warnings"]) == ["drift_samples_question_words"]
+    assert metrics["drift"]["divergence"]["samples, task"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "Expected a JSON file at profile.json, found none"), ('{"distributions": [{"table": "scenes"}]}', "distributions.0.column")],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_read_is_named(tmp_path, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("profile.json").write_text(text)
+    with pytest.raises(R1Error, match=re.escape(sentence)):
+        Profile.load(Path("profile.json"))
+
+
+THREEDLLM = {
+    "3d_llm_embodied_dialogue_filtered_val.json": {"repeated": 16, "asked_before": 97, "other_split": 1222},
+    "3d_llm_embodied_question_answer_val.json": {"asked_before": 67, "trailing_comma": 1158, "other_split": 1938},
+    "3d_llm_scene_description_val.json": {"asked_before": 60, "other_split": 121},
+}
+"""Sixty of 61 scenes are described twice; all 1,222, 1,938 and 121 rows are about scenes of ScanNet's train list."""
+
+
+@pytest.mark.skipif(not (DATA / "threedllm").is_dir(), reason="needs the 3D-LLM files in shared/data")
+def test_the_gate_counts_each_defect_of_the_published_3d_llm_files(tmp_path):
+    (tmp_path / "meta").symlink_to(DATA / "scannet" / "meta")
+    paths = sorted((DATA / "threedllm").glob("*.json"))
+    found = tuple(File(path=f"{path}", size=path.stat().st_size, sha256=sha256(path)) for path in paths)
+    annotations = (Annotations(source="threedllm", files=found),)
+    root = Root(kind="scannet", path=f"{tmp_path}", meta=(), scenes=(), annotations=annotations)
+    table = annotations_table(Manifest(roots=(root,)))
+    assert defect_counts(table) == THREEDLLM
+    ours = [check for check in checks(PARAMS.validate_, (), ()) if check.table == "annotations"]
+    outcomes = run_checks(ours, {"annotations": table}, tmp_path / "data_docs")
+    assert {o.check.column: o.num_unexpected for o in outcomes} == {
+        "repeated": 16, "asked_before": 224, "trailing_comma": 1158, "other_split": 3281,
+    }  # fmt: skip
+    assert all(o.check.severity == "warning" and not o.passed for o in outcomes)

@@ -1,5 +1,6 @@
 """Four small rooms with questions and drafts: everything that stage `validate` reads, to be spoilt."""
 
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ class World:
         self.samples = [s for scene in self.scenes.values() for s in questions(scene, SPLIT[scene.id])]
         self.drafts = [draft(s) for s in self.samples if s.split != "test"]
         self.rejects = []
+        self.meshes = {scene_id: sha256(scene_id.encode()).hexdigest() for scene_id in SPLIT}
 
     def set(self, **update):
         """Parameters of the stage."""
@@ -114,14 +116,13 @@ class World:
     def write(self):
         paths = self.params.paths
         write_text(Path("params.yaml"), yaml.safe_dump(self.params.model_dump(mode="json", by_alias=True)))
-        file = File(path="scans/a.ply", size=1, sha256="0" * 64)
         entries = tuple(
             SceneEntry(
                 id=i,
                 split=split,
                 annotated=True,
                 frames=(),
-                files=(file.model_copy(update={"path": f"scans/{i}.ply"}),),
+                files=(File(path=f"scans/{i}/{i}_vh_clean_2.ply", size=1, sha256=self.meshes[i]),),
             )
             for i, split in self.split.items()
         )

@@ -1,6 +1,7 @@
 """Great Expectations: run every check, and write Data Docs that are the same bytes on the same data."""
 
 import logging
+import math
 import os
 import re
 import shutil
@@ -152,6 +153,8 @@ def _expectation(check: Expectation) -> Any:
 def _outcome(check: Expectation, result: Any) -> Outcome:
     facts = result.result
     divergence = facts.get("observed_value") if isinstance(check, Drift) else None
+    if divergence is not None and not math.isfinite(divergence):
+        divergence = None  # of a column without a value
     found = "" if result.success else _found(check, result)
     return Outcome(check, bool(result.success), found, int(facts.get("unexpected_count", 0)), divergence)
 
