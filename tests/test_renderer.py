@@ -103,8 +103,12 @@ def test_torch_draws_where_there_is_a_driver_and_torch_finds_the_gpu(monkeypatch
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("fill_holes", [False, True])
 @pytest.mark.parametrize("radius", [0, 1, 2])
-def test_a_gpu_draws_what_the_cpu_draws(radius):
+def test_a_gpu_draws_what_the_cpu_draws(radius, fill_holes):
     assert renderer._fastest() == "torch"
     (xyz, rgb), cameras = cloud(11, 1_000_000), around(11, (224, 224), 8)
-    assert_equal(render(xyz, rgb, cameras, radius=radius), render(xyz, rgb, cameras, radius=radius, backend="numba"))
+    gpu, cpu = (
+        render(xyz, rgb, cameras, radius=radius, fill_holes=fill_holes, backend=backend) for backend in (None, "numba")
+    )
+    assert_equal(gpu, cpu)

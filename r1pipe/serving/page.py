@@ -107,14 +107,14 @@ def _ask(attached: Attached, scene_id: str, task: Task, question: str) -> Iterat
         room = served.room(scene_id)
         for step in served.stream(Ask(scene_id=scene_id, task=task, question=question)):
             if isinstance(step, Answer):
-                yield _shown(step, room)
+                yield _shown(step, room, fill_holes=served.settings.render.fill_holes)
             else:
                 yield (step, "", "", keep, keep, keep, keep)
     except R1Error as error:
         raise gr.Error(str(error)) from None
 
 
-def _shown(answer: Answer, room: Room) -> Updates:
+def _shown(answer: Answer, room: Room, *, fill_holes: bool) -> Updates:
     """Everything that the page shows of an answer."""
     pointed = set(answer.boxes)
     marks = [figures.Mark(f"{o.id} {o.label}", o.box, o.box in pointed) for o in answer.objects]
@@ -124,7 +124,8 @@ def _shown(answer: Answer, room: Room) -> Updates:
     note = "\n\n".join([*(f"⚠ {warning}" for warning in answer.warnings), f"<sub>{took}</sub>"])
     rows = [[o.id, o.label, o.score, " ".join(f"{x:.2f}" for x in o.box)] for o in answer.objects]
     chosen = [view for view in answer.views if view.chosen]
-    gallery = [(image, _caption(view)) for image, view in zip(_photographs(room, chosen), chosen, strict=True)]
+    photographs = _photographs(room, chosen, fill_holes=fill_holes)
+    gallery = [(image, _caption(view)) for image, view in zip(photographs, chosen, strict=True)]
     scores = [
         [v.view, "yes" if v.chosen else "", *(round(x, 3) for x in (v.text3d, v.image3d, v.clip, v.utility))]
         for v in answer.views
@@ -136,7 +137,7 @@ def _caption(view: ViewScore) -> str:
     return f"view {view.view}: utility {view.utility:.2f}"
 
 
-def _photographs(room: Room, views: list[ViewScore]) -> NDArray[np.uint8]:
+def _photographs(room: Room, views: list[ViewScore], *, fill_holes: bool) -> NDArray[np.uint8]:
     """`(V, H, W, 3)`: the views again, larger than the encoders saw them."""
     cameras = room.views.cameras.take(np.array([view.view for view in views], dtype=np.intp)).fitted(VIEW_SIZE)
-    return render(room.scene.xyz, room.scene.rgb, cameras, radius=SPLAT).rgb
+    return render(room.scene.xyz, room.scene.rgb, cameras, radius=SPLAT, fill_holes=fill_holes).rgb

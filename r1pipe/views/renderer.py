@@ -3,6 +3,12 @@
 A pixel of a square splat shows the nearest of the points whose centres fall within `radius` pixels of it. So a point is
 written once, to the pixel of its centre, and the minimum over a square window of that picture is the splatted one.
 
+A point stands alone where a scan is sparse or a camera close, and what is behind shows between the splats. With `fill_holes` a
+pixel is a hole where every square of `2 * radius + 2` pixels that holds it also holds one that is nearer by more than 5 %
+(`splat_numba.HOLE_RATIO`), empty pixels being infinitely deep. It gets, of the nearest point in each such square, the farthest,
+so that nothing in front of the surface grows into it. So a gap as wide as a splat, `2 * radius + 1`, is closed and a wider one is not, a
+true one alike; and what lies beside a surface, with nearer pixels on one side only, stays as it is: the edge does not move.
+
 Colours are the points' own, never blended; of equally deep points the one of lower index wins, so a picture is the same on
 every machine, with any number of threads and from either backend. Threads are numba's (`NUMBA_NUM_THREADS`).
 
@@ -50,11 +56,13 @@ def render(
     cameras: Cameras,
     *,
     radius: int,
+    fill_holes: bool = False,
     backend: Backend | None = None,
 ) -> Rendering:
     """Draw every point as a square of `2 * radius + 1` pixels into every view.
 
     Points nearer than a camera's near plane, behind it, or not finite are not seen; splats are cut at the border.
+    Holes are filled, if at all, by the rule at the head of this file.
 
     Backend `torch` is the GPU, or the CPU where there is none; None is `torch` with a GPU and `numba` without.
     """
@@ -66,14 +74,15 @@ def render(
     )
     points = np.ascontiguousarray(xyz_P3, np.float32), np.ascontiguousarray(rgb_P3, np.uint8)
     near_V = np.ascontiguousarray(np.broadcast_to(cameras.near, count), np.float64)
+    gap = 2 * radius + 1 if fill_holes else 0
     images = result.rgb, result.depth, result.index
     if (backend or _fastest()) == "numba":
-        splat_numba.splat(*points, _matrices(cameras), near_V, radius, *images)
+        splat_numba.splat(*points, _matrices(cameras), near_V, radius, gap, *images)
     else:
         # Late: views on a CPU need no torch, which takes seconds to import.
         from r1pipe.views import splat_torch
 
-        splat_torch.splat(*points, _matrices(cameras), near_V, radius, *images)
+        splat_torch.splat(*points, _matrices(cameras), near_V, radius, gap, *images)
     return result
 
 

@@ -3,6 +3,10 @@
 Every pixel holds a key: the bits of a depth above the index of a point. Positive floats are ordered as their bits are, so the
 least key is the nearest point, and the one of lower index among equals.
 
+Holes are filled by a grey closing of the z-buffer (Serra, Image Analysis and Mathematical Morphology, 1982), a minimum over
+squares and then a maximum: a pixel's closed key is the farthest of the nearest points in each square that holds the pixel. A
+plane's picture is its own closing, however steep; only what is deeper than its surroundings on opposite sides differs.
+
 Shape suffixes: V views, H rows, W columns, P points.
 """
 
@@ -13,6 +17,10 @@ from numpy.typing import NDArray
 CLEAR = np.iinfo(np.int64).max
 """The key of a pixel without a point."""
 
+HOLE_RATIO = 1.05
+"""A pixel is a hole if it is so many times as deep as its closing: more than the relief of a surface, less than a table above
+the floor."""
+
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def splat(
@@ -21,17 +29,22 @@ def splat(
     matrix_V34: NDArray[np.float64],
     near_V: NDArray[np.float64],
     radius: int,
+    gap: int,
     rgb_VHW3: NDArray[np.uint8],
     depth_VHW: NDArray[np.float32],
     index_VHW: NDArray[np.int32],
 ) -> None:
-    """Fill the three images; `matrix` maps scene points to (u * depth, v * depth, depth)."""
+    """Fill the three images; `matrix` maps scene points to (u * depth, v * depth, depth).
+
+    Holes up to `gap` pixels wide are filled.
+    """
     for view in numba.prange(len(matrix_V34)):
         height, width = index_VHW.shape[1:]
-        # The margin holds points outside the image whose splats reach into it.
-        keys = np.full((height + 2 * radius, width + 2 * radius), CLEAR, np.int64)
-        _project(xyz_P3, matrix_V34[view], near_V[view], radius, keys)
-        keys = _least(keys, 2 * radius + 1)
+        # The margin holds points outside the image whose splats, or squares of the closing, reach into it.
+        margin = radius + gap
+        keys = np.full((height + 2 * margin, width + 2 * margin), CLEAR, np.int64)
+        _project(xyz_P3, matrix_V34[view], near_V[view], margin, keys)
+        keys = _fill(_least(keys, 2 * radius + 1), gap)
         _colour(rgb_P3, keys, rgb_VHW3[view], depth_VHW[view], index_VHW[view])
 
 
@@ -72,6 +85,21 @@ def _least(keys: NDArray[np.int64], side: int) -> NDArray[np.int64]:
             for j in range(width):
                 least[i, j] = min(least[i, j], across[i + shift, j])
     return least
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(keys: NDArray[np.int64], gap: int) -> NDArray[np.int64]:
+    """The picture inside a margin of `gap` pixels, holes up to so wide filled from what closes over them."""
+    if gap == 0:
+        return keys
+    # The maximum is the minimum of the negatives; none is the least integer, whose negative would be itself.
+    filled = -_least(-_least(keys, gap + 1), gap + 1)
+    for i in range(filled.shape[0]):
+        for j in range(filled.shape[1]):
+            key = keys[i + gap, j + gap]
+            if key != CLEAR and not _depth(key) > HOLE_RATIO * _depth(filled[i, j]):
+                filled[i, j] = key
+    return filled
 
 
 @numba.njit(cache=True, nogil=True)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r1pipe.views.splat_numba import CLEAR
+from r1pipe.views.splat_numba import CLEAR, HOLE_RATIO
 
 _AT_ONCE = 2**22
 """Points times views, and pixels times views, that are in memory together: about 250 MB of float64."""
@@ -22,20 +22,25 @@ def splat(
     matrix_V34: NDArray[np.float64],
     near_V: NDArray[np.float64],
     radius: int,
+    gap: int,
     rgb_VHW3: NDArray[np.uint8],
     depth_VHW: NDArray[np.float32],
     index_VHW: NDArray[np.int32],
 ) -> None:
-    """Fill the three images; `matrix` maps scene points to (u * depth, v * depth, depth)."""
+    """Fill the three images; `matrix` maps scene points to (u * depth, v * depth, depth).
+
+    Holes up to `gap` pixels wide are filled.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     xyz, rgb = torch.tensor(xyz_P3, device=device), torch.tensor(rgb_P3, device=device)
     matrix, near = torch.tensor(matrix_V34, device=device), torch.tensor(near_V, device=device)
     height, width = index_VHW.shape[1:]
-    size = height + 2 * radius, width + 2 * radius
+    margin = radius + gap
+    size = height + 2 * margin, width + 2 * margin
     step = max(_AT_ONCE // (size[0] * size[1]), 1)
     for views in (slice(first, first + step) for first in range(0, len(matrix), step)):
-        keys_VHW = _least(_project(xyz, matrix[views], near[views], radius, size), 2 * radius + 1)
-        _colour(rgb, keys_VHW, rgb_VHW3[views], depth_VHW[views], index_VHW[views])
+        keys_VHW = _least(_project(xyz, matrix[views], near[views], margin, size), 2 * radius + 1)
+        _colour(rgb, _fill(keys_VHW, gap), rgb_VHW3[views], depth_VHW[views], index_VHW[views])
 
 
 def _project(xyz_P3: Tensor, matrix_V34: Tensor, near_V: Tensor, margin: int, size: tuple[int, int]) -> Tensor:
@@ -71,6 +76,16 @@ def _least(keys_VHW: Tensor, side: int) -> Tensor:
     for dim in (1, 2):
         keys_VHW = keys_VHW.unfold(dim, side, 1).amin(dim=-1)
     return keys_VHW
+
+
+def _fill(keys_VHW: Tensor, gap: int) -> Tensor:
+    """The pictures inside a margin of `gap` pixels, holes up to so wide filled from what closes over them."""
+    if gap == 0:
+        return keys_VHW
+    closed_VHW = -_least(-_least(keys_VHW, gap + 1), gap + 1)
+    keys_VHW = keys_VHW[:, gap:-gap, gap:-gap]
+    hole_VHW = (keys_VHW == CLEAR) | (_depth(keys_VHW).double() > HOLE_RATIO * _depth(closed_VHW).double())
+    return torch.where(hole_VHW, closed_VHW, keys_VHW)
 
 
 def _depth(keys: Tensor) -> Tensor:
