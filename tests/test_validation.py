@@ -16,7 +16,7 @@ from tiny_gate import PARAMS, SPLIT, World, asked, draft, room
 
 from r1pipe.datasets.manifest import Annotations, File, Manifest, Root
 from r1pipe.errors import GateError, R1Error
-from r1pipe.files import read_jsonl, sha256
+from r1pipe.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 from r1pipe.geometry import Box
 from r1pipe.response import compose
 from r1pipe.scenes import Scene
@@ -307,6 +307,31 @@ def test_a_profile_that_cannot_be_read_is_named(tmp_path, monkeypatch, text, sen
         Path("profile.json").write_text(text)
     with pytest.raises(R1Error, match=re.escape(sentence)):
         Profile.load(Path("profile.json"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "rows", "found"),
+    [
+        ("threedllm", "3d_llm_scene_description_train.json", [("scene0000_00", "a"), ("scene0000_00", "a,")], {"asked_before": 1, "trailing_comma": 1}),
+        ("threedllm", "3d_llm_scene_description_val.json", [("scene0000_00", "a"), ("scene0011_00", "a")], {"other_split": 1}),
+        ("scanqa", "ScanQA_v1.0_train.json", [("scene0000_00", "a"), ("scene0000_00", "a")], {"repeated": 1, "asked_before": 1}),
+        ("scene30k", "released.jsonl", [("scene0000_00", "a"), ("scene0011_00", "a"), ("scene0707_00", "a")], {"other_split": 2}),
+        ("scene30k", "validation.jsonl", [("scene0000_00", "a"), ("scene0011_00", "a")], {"other_split": 1}),
+        ("sqa3d", "v1_balanced_questions_train_scannetv2.json", [("scene0000_00", "a"), ("scene0000_00", "b")], None),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)  # fmt: skip
+def test_defects_are_counted_by_file(tmp_path, source, name, rows, found):
+    for split in ("train", "val", "test"):
+        listed = [scene_id for scene_id, of in SPLIT.items() if of == split]
+        write_text(tmp_path / "meta" / f"scannetv2_{split}.txt", "\n".join(listed))
+    values = [{"scene_id": scene_id, "question": "what?", "answers": [answer]} for scene_id, answer in rows]
+    write_jsonl(tmp_path / name, values) if name.endswith("l") else write_json(tmp_path / name, values)
+    files = (File(path=name, size=1, sha256=""),)
+    root = Root(
+        kind="scannet", path=f"{tmp_path}", meta=(), scenes=(), annotations=(Annotations(source=source, files=files),)
+    )
+    assert defect_counts(annotations_table(Manifest(roots=(root,)))) == ({} if found is None else {name: found})
 
 
 THREEDLLM = {

@@ -35,7 +35,7 @@ class Chain(Row):
     pose: Pose | None = None
     history: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
-    id: str | None = None
+    id: str | int | None = None
     """The sample's id where the row was made."""
 
     source: str | None = None

@@ -19,7 +19,7 @@ DEFECTS = ("repeated", "asked_before", "trailing_comma", "other_split")
 _ASKED_BY_WORDS = frozenset({"scanqa", "threedllm", "scene30k"})
 """The sources in which scene and question are the whole prompt."""
 
-_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?![a-z])")
+_SPLIT = re.compile(r"(?<![a-z])(train|val|test)(?:idation)?(?![a-z])")
 
 
 def annotations_table(manifest: Manifest) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def defect_counts(table: pd.DataFrame) -> dict[str, dict[str, int]]:
 def _facts(path: Path, source: str, splits: Mapping[str, Split]) -> Iterator[dict[str, object]]:
     rows_seen: set[str] = set()
     prompts_seen: set[tuple[Any, Any]] = set()
-    named = _SPLIT.search(path.stem)
+    meant = _split_of(path, source)
     for number, row in enumerate(_rows(path)):
         text, prompt = json.dumps(row, sort_keys=True), (row.get("scene_id"), row.get("question"))
         scene_split = splits.get(str(row.get("scene_id")))
@@ -61,10 +61,16 @@ def _facts(path: Path, source: str, splits: Mapping[str, Split]) -> Iterator[dic
             "repeated": text in rows_seen,
             "asked_before": prompt in prompts_seen if source in _ASKED_BY_WORDS else None,
             "trailing_comma": _ends_in_comma(row.get("answers")),
-            "other_split": None if named is None or scene_split is None else named[1] != scene_split,
+            "other_split": None if meant is None or scene_split is None else meant != scene_split,
         }
         rows_seen.add(text)
         prompts_seen.add(prompt)
+
+
+def _split_of(path: Path, source: str) -> str | None:
+    """The split that a file is for, by its name; Scene-30K is there to train on, whatever its files are called."""
+    named = _SPLIT.search(path.stem)
+    return named[1] if named is not None else "train" if source == "scene30k" else None
 
 
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:

@@ -85,7 +85,7 @@ def _mesh(scene: SceneEntry) -> str:
 
 
 def _places(scene_ids: Sequence[str], splits: Mapping[str, Split]) -> str:
-    """A few scans with their splits, one of each split first."""
+    """The first scan of each split, and the split."""
     first = list({splits[scene_id]: scene_id for scene_id in reversed(scene_ids)}.values())[::-1]
     return " and ".join(f"{scene_id} in {splits[scene_id]}" for scene_id in first)
 

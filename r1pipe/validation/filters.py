@@ -130,7 +130,10 @@ def _content(text: str) -> set[str]:
 
 
 def _is_consistent(candidate: Candidate, filters: Filters) -> bool:
-    """Both the answer given and the one drawn from the reasoning alone are the reference."""
+    """Both the answer given and the one drawn from the reasoning alone are the reference.
+
+    By letters, as in the paper: one wrong word changes too little of a long answer to be noticed.
+    """
     if not candidate.think:
         return True
     second = candidate.draft.second_answer
