@@ -234,7 +234,7 @@ def compare(
 @app.command()
 @in_a_sentence
 def ablate(
-    name: Annotated[str, typer.Argument(help="modalities, views, view-weights.")],
+    name: Annotated[str, typer.Argument(help="modalities, views, view-weights, rewards, think, lora-rank.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
@@ -243,7 +243,8 @@ def ablate(
     variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
 
     `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
-    `view-weights` fixes what the selector learns.
+    `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
+    `lora-rank` reinforces adapters instead of all weights.
 
     Example: `r1pipe ablate modalities`, or `r1pipe ablate views`
     """
