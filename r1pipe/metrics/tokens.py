@@ -37,20 +37,10 @@ _REWRITTEN = {
 }  # fmt: skip
 _STRAIGHT = str.maketrans(
     {
-        "\u2019": "'",
-        "\u2018": "`",
-        "\u201c": '"',
-        "\u201d": '"',
-        "\x91": "`",
-        "\x92": "'",
-        "\x93": '"',
-        "\x94": '"',
-        "«": '"',
-        "»": '"',
-        "‹": "`",
-        "›": "'",
+        "\u2019": "'", "\u2018": "`", "\u201c": '"', "\u201d": '"', "\x91": "`", "\x92": "'", "\x93": '"', "\x94": '"',
+        "\u00ab": '"', "\u00bb": '"', "\u2039": "`", "\u203a": "'",
     }
-)
+)  # fmt: skip
 _NUMERALS = r"²³¹¼-¾⁰-₉⅐-⅞"
 """Python takes them for parts of a word, CoreNLP for signs."""
 _LETTER = rf"[^\W\d_{_NUMERALS}]"
