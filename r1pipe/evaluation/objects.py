@@ -22,7 +22,7 @@ from r1pipe.models.encoders.clip import Clip
 Rows = Sequence[Mapping[str, Any]]
 
 
-def clip_measures(given: Rows, wanted: Rows, rules: ObjectProtocol, clip: str | None, folder: Path) -> Measures:
+def clip_measures(given: Rows, wanted: Rows, rules: ObjectProtocol, clip: str, folder: Path) -> Measures:
     """`clip_score` and `r_at_k` of captions and views.
 
     Args:
@@ -33,29 +33,20 @@ def clip_measures(given: Rows, wanted: Rows, rules: ObjectProtocol, clip: str | 
         folder: what the images' paths start from.
 
     Raises:
-        MissingError: without a CLIP, without views, or where an image is not there.
-        DataError: if the objects have different numbers of views, or an image cannot be read.
+        MissingError: if the CLIP is not there.
+        DataError: if the objects have different numbers of views, or an image is not there or cannot be read.
     """
     references = rows.parse(wanted, rows.ObjectReference, "object references")
     captions = rows.in_order(rows.parse(given, rows.ObjectCaption, "object captions"), references)
     counts = sorted({len(row.images) for row in references})
-    if counts == [0]:
-        raise MissingError("Expected `images` in the references for CLIP's metrics, found none.")
     if len(counts) > 1:
         raise DataError(f"Expected as many images of every object, found {counts[0]} to {counts[-1]}.")
-    if clip is None:
-        raise MissingError("Expected a CLIP (--clip) for CLIP's metrics, found none.")
     model = _clip(clip)
     text_NC = model.encode_text([row.caption for row in captions])
     view_NVC = np.stack([model.encode_images(_views(row, folder)) for row in references])
     measures = {"clip_score": mean(view_cosines(text_NC, view_NVC) * rules.clip_scale / 100)}
     ranks_N = image_ranks(text_NC, view_NVC) if rules.query == "image" else text_ranks(text_NC, view_NVC)[:, None]
     return measures | {f"r_at_{k}": mean((ranks_N < k).mean(axis=1)) for k in rules.ranks}
-
-
-def missing_clip(rules: ObjectProtocol, reason: str) -> dict[str, str | None]:
-    """Null for what needs a CLIP, with the reason."""
-    return {"clip_score": None, **{f"r_at_{k}": None for k in rules.ranks}, "clip_reason": reason}
 
 
 def _clip(name: str) -> Clip:
@@ -74,27 +65,23 @@ def _views(row: rows.ObjectReference, folder: Path) -> NDArray[np.uint8]:
                 size = (views[0].shape[1], views[0].shape[0]) if views else image.size
                 views.append(np.asarray(image.convert("RGB").resize(size)))
         except FileNotFoundError:
-            raise MissingError(f"Expected an image of {row.id} at {folder / name}, found none.") from None
+            raise DataError(f"Expected an image of {row.id} at {folder / name}, found none.") from None
         except UnidentifiedImageError:
             raise DataError(f"Expected an image of {row.id} at {folder / name}, found another kind of file.") from None
     return np.stack(views)
 
 
-def sentence_measures(given: Rows, wanted: Rows, model: str | None) -> Measures:
+def sentence_measures(given: Rows, wanted: Rows, model: str) -> Measures:
     """`sentence_similarity`: the cosine of caption and reference, the best reference, times 100.
 
     Protocol: PointLLM's and LEO's, with Sentence-BERT models (`all-mpnet-base-v2`, `all-MiniLM-L6-v2`): the mean of the last
     hidden states. The model decides the number, so the result names it.
 
     Raises:
-        MissingError: without a model, or one that is not there.
+        MissingError: if the model is not there.
     """
     references = rows.parse(wanted, rows.ObjectReference, "object references")
     captions = rows.in_order(rows.parse(given, rows.ObjectCaption, "object captions"), references)
-    if not all(row.captions for row in references):
-        raise MissingError("Expected `captions` in the references for sentence similarity, found objects without.")
-    if model is None:
-        raise MissingError("Expected a sentence model (--sentence-model) for sentence similarity, found none.")
     name, _, revision = model.partition("@")
     texts = [text for row in references for text in row.captions]
     embedded = _embed([*(row.caption for row in captions), *texts], name, revision or None)

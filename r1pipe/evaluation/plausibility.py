@@ -61,8 +61,14 @@ def refuse_improper(boxes: Sequence[tuple[str, AnyBox]], what: str) -> None:
     if bad:
         shown = "; ".join(f"{where}: {', '.join(f'{value:g}' for value in box)}" for where, box in bad[:3])
         raise DataError(
-            f"Expected finite boxes of positive size in the {what}, found {len(bad)} others of {len(boxes)} ({shown})."
+            f"Expected finite boxes of positive size in the {what}, found {len(bad)} others of {len(boxes)} ({shown})"
+            f"{', which read as lowest and highest corner.' if _are_corners(boxes) else '.'}"
         )
+
+
+def _are_corners(boxes: Sequence[tuple[str, AnyBox]]) -> bool:
+    """Whether the last three numbers of every box lie above the first three."""
+    return all(len(box) == 6 and all(box[axis + 3] > box[axis] for axis in range(3)) for _, box in boxes)
 
 
 def is_proper(box: AnyBox) -> bool:

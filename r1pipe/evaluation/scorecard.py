@@ -67,7 +67,7 @@ def score(
         more, lacking = _with_models(predictions.rows, references.rows, rules, how, folder)
         measures, absent = measures | more, absent | lacking
     values: Values = {name: item.value for name, item in measures.items()} | absent
-    if how.resamples:
+    if how.resamples and measures:
         values["intervals"] = {
             name: {"low": item.low, "high": item.high, "n": item.n}
             for name, item in intervals(measures, resamples=how.resamples, seed=how.seed).items()
@@ -149,19 +149,25 @@ def _measures(
 def _with_models(
     given: Sequence[Row], wanted: Sequence[Row], rules: Any, how: Scoring, folder: Path
 ) -> tuple[Measures, Values]:
-    """What needs a model beside the n-grams of object captions, null with the reason where it is not there."""
-    from r1pipe.evaluation.objects import clip_measures, missing_clip, sentence_measures  # torch, for this task alone
-
+    """What needs a model beside the n-grams of object captions; null with the reason where nobody asked or nothing is to be compared."""
     measures: Measures = {}
     absent: Values = {}
-    try:
+    pictured = any(row.get("images") for row in wanted)
+    if how.clip is None or not pictured:
+        reason = "needs `images` in the references" if not pictured else "needs a CLIP (--clip)"
+        absent |= {"clip_score": None, **{f"r_at_{k}": None for k in rules.ranks}, "clip_reason": reason}
+    else:
+        from r1pipe.evaluation.objects import clip_measures  # torch, for this task alone
+
         measures |= clip_measures(given, wanted, rules, how.clip, folder)
-    except MissingError as error:
-        absent |= missing_clip(rules, str(error))
-    try:
+    written = all(row.get("captions") or row.get("answers") for row in wanted)
+    if how.sentence_model is None or not written:
+        reason = "needs `captions` in the references" if not written else "needs a sentence encoder (--sentence-model)"
+        absent |= {"sentence_similarity": None, "sentence_similarity_reason": reason}
+    else:
+        from r1pipe.evaluation.objects import sentence_measures
+
         measures |= sentence_measures(given, wanted, how.sentence_model)
-    except MissingError as error:
-        absent |= {"sentence_similarity": None, "sentence_similarity_reason": str(error)}
     return measures, absent
 
 
