@@ -22,7 +22,7 @@ AnyBox = Box | OrientedBox
 MIN_PAIRS = 5
 """Fewer pairs prove nothing: a rigid motion fits three points."""
 MAX_PAIRS = 1000
-"""More are not looked at."""
+"""As many are enough to tell."""
 HIT = 0.25
 """IoU at which a reading makes sense of a target."""
 FEW, MANY = 0.05, 0.5
@@ -82,7 +82,6 @@ def refuse_misread(pairs: Sequence[Pair]) -> None:
     Raises:
         DataError: with the reading, the share of targets that it makes sense of, and how the centres correlate.
     """
-    pairs = pairs[:MAX_PAIRS]
     targets = np.unique([pair.target_id for pair in pairs], return_inverse=True)[1]
     if len(pairs) == 0 or targets.max() + 1 < MIN_PAIRS:
         return

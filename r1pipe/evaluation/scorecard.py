@@ -1,12 +1,13 @@
 """What `r1pipe score` and `r1pipe compare` do with files: read, doubt, score, and say by which rules."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.evaluation import rows
-from r1pipe.evaluation.plausibility import Pair, refuse_improper, refuse_misread, scene_of
+from r1pipe.evaluation.plausibility import MAX_PAIRS, Pair, refuse_improper, refuse_misread, scene_of
 from r1pipe.evaluation.prior import prior_answers
 from r1pipe.evaluation.protocols import ScoreTask, protocol
 from r1pipe.evaluation.rules import Protocol
@@ -203,12 +204,12 @@ def _doubt_boxes(task: ScoreTask, given: Sequence[Row], wanted: Sequence[Row]) -
         ours = rows.parse(given, rows.Boxes, "boxes")
         theirs = rows.parse(wanted, rows.BoxesReference, "box references")
         _refuse([(row.id, list(row.boxes)) for row in ours], [(row.id, list(row.boxes)) for row in theirs])
-        refuse_misread(list(_box_pairs(ours, theirs)))
+        refuse_misread(list(islice(_box_pairs(ours, theirs), MAX_PAIRS)))
     elif task == "captioning" and wanted and "texts" not in wanted[0]:
         said = rows.parse(given, rows.Caption, "captions")
         objects = rows.parse(wanted, rows.CaptionReference, "caption references")
         _refuse([(row.scene_id, [row.box]) for row in said], [(row.scene_id, [row.box]) for row in objects])
-        refuse_misread(list(_caption_pairs(said, objects)))
+        refuse_misread(list(islice(_caption_pairs(said, objects), MAX_PAIRS)))
 
 
 def _refuse(ours: Sequence[tuple[str, list[Any]]], theirs: Sequence[tuple[str, list[Any]]]) -> None:
@@ -227,8 +228,11 @@ def _box_pairs(ours: Sequence[rows.Boxes], theirs: Sequence[rows.BoxesReference]
 def _caption_pairs(ours: Sequence[rows.Caption], theirs: Sequence[rows.CaptionReference]) -> Iterator[Pair]:
     """Objects beside the box of the row that names them, or beside every nameless box of their scene."""
     named = {(row.scene_id, row.object_id): row for row in ours}
+    nameless: dict[str, list[rows.Caption]] = {}
+    for caption in ours:
+        if caption.object_id is None:
+            nameless.setdefault(caption.scene_id, []).append(caption)
     for row in theirs:
         own = named.get((row.scene_id, row.object_id))
-        some = [own] if own else [r for r in ours if r.scene_id == row.scene_id and r.object_id is None]
-        for caption in some:
+        for caption in [own] if own else nameless.get(row.scene_id, []):
             yield Pair(row.scene_id, f"{row.scene_id}|{row.object_id}", caption.box, row.box)
