@@ -127,6 +127,8 @@ def test_multi_grounding_is_the_mean_over_queries():
     assert found["f1_25"] == pytest.approx(100 * (1 + 2 / 3 + 1) / 3)
     assert (found["zt_wo_d_f1_25"], found["mt_f1_50"]) == (100, 100)
     assert found["st_w_d_f1_25"] == pytest.approx(200 / 3)
+    typed = score("multi-grounding", [{"id": "a", "boxes": []}], [{"id": "a", "boxes": [], "eval_type": "zt_w_d"}])
+    assert typed["zt_w_d_f1_50"] == 100
 
 
 CAPTION_REFERENCES = [
@@ -202,6 +204,15 @@ def test_an_object_id_outranks_the_overlap():
     wrong = captions(("s", 1, CUBE, text))
     scores = [score("captioning", rows, CAPTION_REFERENCES)["bleu_1_50"] for rows in (near, named, wrong)]
     assert scores[0] == scores[1] > scores[2]
+
+
+def test_leo_scores_an_object_that_was_described_in_the_wrong_place():
+    rows = captions(("s", 0, FAR, "a red chair at the wall"), ("s", None, FAR, "a lamp"))
+    assert score("captioning", rows, CAPTION_REFERENCES, "leo")["num_samples"] == 2
+
+
+def test_ids_may_be_numbers():
+    assert score("qa", [{"id": 7, "answer": "x"}], [{"id": "7", "answers": ["x"]}])["em"] == 100
 
 
 def test_leo_leaves_silent_objects_out():

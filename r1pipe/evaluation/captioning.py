@@ -30,7 +30,7 @@ def captioning(predictions: Rows, references: Rows, rules: CaptionProtocol, jar:
     given = rows.parse(predictions, rows.Caption, "captions")
     spoken = _spoken(given, wanted, rules)
     if rules.silence == "left-out":
-        heard = [i for i, some in enumerate(spoken) if any(item.iou > 0 for item in some)]
+        heard = [i for i, some in enumerate(spoken) if some]
         wanted, spoken = [wanted[i] for i in heard], [spoken[i] for i in heard]
     if not wanted:
         raise DataError("Expected a predicted box that overlaps an annotated object, found none.")
@@ -60,7 +60,10 @@ def _sentence(spoken: Spoken, rules: CaptionProtocol) -> str:
 def _spoken(
     given: Sequence[rows.Caption], wanted: Sequence[rows.CaptionReference], rules: CaptionProtocol
 ) -> list[list[Spoken]]:
-    """The captions that speak for each reference object: the row that names it, else those of the scene as the rules say."""
+    """The captions that speak for each reference object: the row that names it, else those of the scene as the rules say.
+
+    A row that names an object speaks for it wherever its box is; a nameless one must overlap it.
+    """
     rows.check_once([(row.scene_id, row.object_id) for row in wanted], "references")
     named = {(row.scene_id, row.object_id): row for row in given if row.object_id is not None}
     _check_captions(given, wanted)
@@ -83,8 +86,10 @@ def _spoken(
 
 def _speakers(captions: Sequence[Caption], boxes: Sequence[Any], rules: CaptionProtocol) -> list[list[Spoken]]:
     if rules.speaker == "object":
-        return [[item] for item in assign(captions, boxes, epsilon=rules.epsilon)]
-    return candidates(captions, boxes, by_centre=rules.speaker == "centre", epsilon=rules.epsilon)
+        spoken = [[item] for item in assign(captions, boxes, epsilon=rules.epsilon)]
+    else:
+        spoken = candidates(captions, boxes, by_centre=rules.speaker == "centre", epsilon=rules.epsilon)
+    return [[item for item in some if item.iou > 0] for some in spoken]
 
 
 def _check_captions(given: Sequence[rows.Caption], wanted: Sequence[rows.CaptionReference]) -> None:
@@ -123,11 +128,10 @@ def _sentences(predictions: Rows, references: Rows, rules: CaptionProtocol, jar:
         )
     if rules.silence == "left-out":
         wanted = [row for row in wanted if row.id in found]
-    said = [
-        rules.prediction(found[row.id].texts[0]) if row.id in found else _sentence(SILENCE, rules) for row in wanted
-    ]
-    said = [
-        EMPTY if row.id in found and found[row.id].texts[0].split() == EMPTY.split() else text
-        for row, text in zip(wanted, said, strict=True)
-    ]
+    said = [_sentence(_judged(found.get(row.id)), rules) for row in wanted]
     return ngrams(said, [[rules.reference(text) for text in row.texts] for row in wanted], jar=jar)
+
+
+def _judged(row: rows.Texts | None) -> Spoken:
+    """What a key of `pred` says: its evaluator has already put the empty sentence where no box was right."""
+    return SILENCE if row is None or row.texts[0].split() == EMPTY.split() else Spoken(row.texts[0], 1.0)

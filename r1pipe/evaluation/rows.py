@@ -53,9 +53,9 @@ AnyBox = Annotated[Box | OrientedBox, PlainValidator(read_box)]
 
 
 class Row(BaseModel):
-    """A line of a file; keys beyond ours are let pass, so that files can carry notes."""
+    """A line of a file; keys beyond ours are let pass, so that files can carry notes, and an id may be a number."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
 class Identified(Row):
@@ -98,6 +98,9 @@ class BoxesReference(Identified):
 
     tags: tuple[str, ...] = ()
     """`easy`, `hard`, `view-dependent`, `view-independent`: groups to score apart."""
+
+    eval_type: str | None = None
+    """Multi3DRefer's own name of the query's type."""
 
 
 class Caption(Row):

@@ -137,6 +137,8 @@ def _grouped(scores: Mapping[str, NDArray[np.float64]], names: Sequence[Sequence
 
 def _query_type(row: rows.BoxesReference) -> str:
     """Multi3DRefer's type: zero, single or multiple targets, the former two with or without distractors where that is known."""
+    if row.eval_type is not None:
+        return row.eval_type
     if len(row.boxes) > 1:
         return "mt"
     targets = "st" if row.boxes else "zt"

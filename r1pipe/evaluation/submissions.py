@@ -188,7 +188,7 @@ def pair(predictions: Submission, references: Submission) -> tuple[Submission, S
     """
     wanted = _best(references.rows, {name for row in predictions.rows for name in _names(row)})
     references = _overwritten(references._replace(rows=list(wanted)))
-    known = {row["id"] for row in references.rows if "id" in row}
+    known = {str(row["id"]) for row in references.rows if "id" in row}
     return predictions._replace(rows=list(_best(predictions.rows, known))), references
 
 
