@@ -15,7 +15,8 @@ from r1pipe.evaluation.scorecard import Scoring, run_baseline, run_compare, run_
 from r1pipe.files import read_json
 from r1pipe.models.encoders.clip import Clip
 
-DATA = Path(__file__).parents[2] / "shared" / "data" / "sqa3d"
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+DATA = SHARED / "sqa3d"
 CUBE = [0, 0, 0, 2, 2, 2]
 QUIET = Scoring(meteor=False)
 
@@ -150,6 +151,30 @@ def negative(boxes, number):
 def test_boxes_in_another_unit_frame_or_notation_are_refused(tmp_path, change, message):
     with pytest.raises(DataError, match=message):
         run_score("grounding", *box_files(tmp_path, change), None, QUIET)
+
+
+@pytest.mark.skipif(not (SHARED / "frames").is_dir(), reason="needs the boxes of scene0000_00 in shared/data")
+@pytest.mark.parametrize("num_boxes", [27, 5])
+def test_a_real_scans_boxes_before_their_alignment_are_refused(tmp_path, num_boxes):
+    boxes = json.loads((SHARED / "frames" / "scene0000_00.json").read_text())["boxes"][:num_boxes]
+    files = [
+        write(tmp_path / f"{kind}.jsonl", [{"id": str(i), "boxes": [box[kind]]} for i, box in enumerate(boxes)])
+        for kind in ("box_unaligned", "box_aligned")
+    ]
+    with pytest.raises(DataError, match=r"another frame.* centres correlate by x 0\.9"):
+        run_score("grounding", *files, None, QUIET)
+
+
+def test_where_nothing_is_hit_it_is_said(tmp_path):
+    given, wanted = box_files(tmp_path, lambda b, n: np.c_[room(100 + n)[:, :3], np.full((8, 3), 0.01)])
+    assert "none of 24 targets is hit" in run_score("grounding", given, wanted, None, QUIET)["warnings"][0]
+
+
+def test_another_unit_shows_in_one_box(tmp_path):
+    given = write(tmp_path / "p.jsonl", [{"id": "a", "boxes": [[1000, 0, 500, 400, 400, 900]]}])
+    wanted = write(tmp_path / "r.jsonl", [{"id": "a", "boxes": [[1, 0, 0.5, 0.4, 0.4, 0.9]]}])
+    with pytest.raises(DataError, match="millimetres"):
+        run_score("grounding", given, wanted, None, QUIET)
 
 
 def test_a_bad_model_is_not_taken_for_another_frame(tmp_path):

@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 AnyBox = Box | OrientedBox
 
 MIN_PAIRS = 5
-"""Fewer pairs prove nothing: a rigid motion fits three points."""
+"""Fewer targets prove no other frame: a motion fits three points. Another unit shows in one."""
 MAX_PAIRS = 1000
 """As many are enough to tell."""
 HIT = 0.25
@@ -76,35 +76,45 @@ def is_proper(box: AnyBox) -> bool:
     return bool(np.isfinite(box).all()) and min(box[3:6]) > 0
 
 
-def refuse_misread(pairs: Sequence[Pair]) -> None:
+def refuse_misread(pairs: Sequence[Pair]) -> list[str]:
     """Refuse predictions that another unit, notation or frame explains, where as they stand (almost) none hits.
+
+    Returns:
+        A warning where none hits and nothing explains it.
 
     Raises:
         DataError: with the reading, the share of targets that it makes sense of, and how the centres correlate.
     """
+    if not pairs:
+        return []
     targets = np.unique([pair.target_id for pair in pairs], return_inverse=True)[1]
-    if len(pairs) == 0 or targets.max() + 1 < MIN_PAIRS:
-        return
+    num_targets = int(targets.max()) + 1
     ours_N, theirs_N = boxes_array([p.predicted for p in pairs]), boxes_array([p.target for p in pairs])
     now = _share(ours_N, theirs_N, targets)
     if now > FEW:
-        return
+        return []
     scenes = np.unique([pair.scene for pair in pairs], return_inverse=True)[1]
-    readings = [*_readings(ours_N, theirs_N)]
-    if targets.max() + 1 == len(pairs):
-        readings += _frames(ours_N, theirs_N, scenes)
+    readings = [*_notations(ours_N)]
+    if num_targets >= MIN_PAIRS:
+        readings += _exchanges(ours_N, theirs_N)
+        readings += _frames(ours_N, theirs_N, scenes) if num_targets == len(pairs) else []
     shares = {name: _share(read, theirs_N, targets) for name, read in readings}
     explained = {name: _explained(read, theirs_N, scenes) for name, read in readings if name.startswith(_FRAME)}
     for name, _ in readings:
         if shares[name] >= MANY or explained.get(name, 0.0) >= CORRELATED:
             raise DataError(
-                f"Expected predicted boxes in metres, in the aligned scene frame, found {100 * now:.0f} % of {targets.max() + 1} "
+                f"Expected predicted boxes in metres, in the aligned scene frame, found {100 * now:.0f} % of {num_targets} "
                 f"targets hit at IoU {HIT}, and {100 * shares[name]:.0f} % once the file is read as {name}; as they stand, the "
                 f"centres correlate by {_correlation(ours_N, theirs_N)}."
             )
     unit = _unit(ours_N, theirs_N)
     if unit:
         raise DataError(unit)
+    return (
+        []
+        if now > 0
+        else [f"none of {num_targets} targets is hit at IoU {HIT}: are the boxes in the aligned scene frame?"]
+    )
 
 
 def _share(ours_N: Floats, theirs_N: Floats, targets_N: NDArray[np.intp]) -> float:
@@ -120,9 +130,8 @@ def _explained(read_N: Floats, theirs_N: Floats, scenes_N: NDArray[np.intp]) -> 
     if kept.sum() < 2 * MIN_PAIRS:
         return 0.0
     a, b, group = read_N[kept, :3], theirs_N[kept, :3], scenes_N[kept]
-    means = np.stack([np.bincount(group, b[:, axis]) for axis in range(3)], axis=1) / np.bincount(group)[:, None].clip(
-        1
-    )
+    counts = np.bincount(group).clip(1)
+    means = np.stack([np.bincount(group, b[:, axis]) / counts for axis in range(3)], axis=1)
     spread = ((b - means[group]) ** 2).sum()
     return float(1 - ((a - b) ** 2).sum() / spread) if spread > 0 else 0.0
 
@@ -144,8 +153,8 @@ def _correlation(ours_N: Floats, theirs_N: Floats) -> str:
     return ", ".join(parts)
 
 
-def _readings(ours_N: Floats, theirs_N: Floats) -> Iterator[tuple[str, Floats]]:
-    """What the predictions may have been meant as: the plainest mistakes first."""
+def _notations(ours_N: Floats) -> Iterator[tuple[str, Floats]]:
+    """Other units, and other meanings of the six numbers."""
     units: tuple[tuple[str, float], ...] = (
         ("millimetres", 1e-3),
         ("centimetres", 1e-2),
@@ -159,6 +168,10 @@ def _readings(ours_N: Floats, theirs_N: Floats) -> Iterator[tuple[str, Floats]]:
     low, high = ours_N[:, :3], ours_N[:, 3:6]
     yield "lowest and highest corner", np.concatenate([(low + high) / 2, high - low], axis=1)
     yield "lowest corner and size", np.concatenate([low + high / 2, high], axis=1)
+
+
+def _exchanges(ours_N: Floats, theirs_N: Floats) -> Iterator[tuple[str, Floats]]:
+    """Axes exchanged, then moved as well."""
     for name, turn in _TURNS:
         yield name, _moved(ours_N, turn, np.zeros(3))
     for name, turn in _TURNS:

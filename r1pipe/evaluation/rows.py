@@ -99,6 +99,9 @@ class BoxesReference(Identified):
     tags: tuple[str, ...] = ()
     """`easy`, `hard`, `view-dependent`, `view-independent`: groups to score apart."""
 
+    scene_id: str = ""
+    """Where the query is asked, if its id does not say so."""
+
     eval_type: str | None = None
     """Multi3DRefer's own name of the query's type."""
 

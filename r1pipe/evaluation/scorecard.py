@@ -62,7 +62,7 @@ def score(
     rules = protocol(task, how.protocol, how.options)
     predictions, references = _texts(task, *pair(predictions, references))
     warnings = [*references.notes, *_empty(task, predictions.rows)]
-    _doubt_boxes(task, predictions.rows, references.rows)
+    warnings += _doubt_boxes(task, predictions.rows, references.rows)
     measures, absent = _measures(task, predictions, references, rules, how)
     if task == "object-captioning":
         more, lacking = _with_models(predictions.rows, references.rows, rules, how, folder)
@@ -198,18 +198,19 @@ def _said(row: Row, field: str) -> bool:
     return bool(value.strip()) if isinstance(value, str) else bool(value)
 
 
-def _doubt_boxes(task: ScoreTask, given: Sequence[Row], wanted: Sequence[Row]) -> None:
-    """Refuse improper boxes, and files that another unit or frame explains."""
+def _doubt_boxes(task: ScoreTask, given: Sequence[Row], wanted: Sequence[Row]) -> list[str]:
+    """Refuse improper boxes, and files that another unit or frame explains; warn where nothing is hit."""
     if task in ("grounding", "multi-grounding"):
         ours = rows.parse(given, rows.Boxes, "boxes")
         theirs = rows.parse(wanted, rows.BoxesReference, "box references")
         _refuse([(row.id, list(row.boxes)) for row in ours], [(row.id, list(row.boxes)) for row in theirs])
-        refuse_misread(list(islice(_box_pairs(ours, theirs), MAX_PAIRS)))
-    elif task == "captioning" and wanted and "texts" not in wanted[0]:
+        return refuse_misread(list(islice(_box_pairs(ours, theirs), MAX_PAIRS)))
+    if task == "captioning" and wanted and "texts" not in wanted[0]:
         said = rows.parse(given, rows.Caption, "captions")
         objects = rows.parse(wanted, rows.CaptionReference, "caption references")
         _refuse([(row.scene_id, [row.box]) for row in said], [(row.scene_id, [row.box]) for row in objects])
-        refuse_misread(list(islice(_caption_pairs(said, objects), MAX_PAIRS)))
+        return refuse_misread(list(islice(_caption_pairs(said, objects), MAX_PAIRS)))
+    return []
 
 
 def _refuse(ours: Sequence[tuple[str, list[Any]]], theirs: Sequence[tuple[str, list[Any]]]) -> None:
@@ -222,7 +223,7 @@ def _box_pairs(ours: Sequence[rows.Boxes], theirs: Sequence[rows.BoxesReference]
     found = {row.id: row for row in ours}
     for row in theirs:
         if len(row.boxes) == 1 and row.id in found and found[row.id].boxes:
-            yield Pair(scene_of(row.id), row.id, found[row.id].boxes[0], row.boxes[0])
+            yield Pair(row.scene_id or scene_of(row.id), row.id, found[row.id].boxes[0], row.boxes[0])
 
 
 def _caption_pairs(ours: Sequence[rows.Caption], theirs: Sequence[rows.CaptionReference]) -> Iterator[Pair]:

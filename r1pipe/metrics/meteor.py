@@ -58,7 +58,11 @@ def _jar() -> Path:
     folders = list(spec.submodule_search_locations or []) if spec else []
     jar = Path(named) if named else Path(*folders[:1], "meteor", "meteor-1.5.jar")
     if not (named or folders) or not jar.is_file():
-        where = f"at {named} ({VARIABLE})" if named else f"in an installed pycocoevalcap or at {VARIABLE}"
+        where = (
+            f"at {named} ({VARIABLE})"
+            if named
+            else f"in an installed pycocoevalcap (the extra `meteor`) or at {VARIABLE}"
+        )
         raise MissingError(f"Expected METEOR's jar {where}, found none; another METEOR would score otherwise.")
     return jar.resolve()
 
