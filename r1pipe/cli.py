@@ -179,20 +179,88 @@ def _show_answer(answer: Any) -> None:
 @in_a_sentence
 def score(
     task: Annotated[
-        str, typer.Argument(help="qa, situated, dialogue, planning, grounding, multi-grounding, captioning.")
+        str,
+        typer.Argument(
+            help="qa, situated, dialogue, planning, grounding, multi-grounding, captioning, object-captioning."
+        ),
     ],
-    predictions: Annotated[Path, typer.Option(help="JSONL, one prediction a line.")],
-    references: Annotated[Path, typer.Option(help="JSONL, one reference a line; the same ids.")],
-    protocol: Annotated[str | None, typer.Option(help="Whose rules apply; the benchmark's by default.")] = None,
+    references: Annotated[Path | None, typer.Option(help="JSONL, or the benchmark's own JSON; the same ids.")] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(help="JSONL, or a benchmark's submission (JSON, or a folder of scenes).")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="Whose rules apply, the benchmark's by default; `list` names them.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Set an option of the protocol, such as `prediction.ptb=false`; may repeat."),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="`prior`: score the answers that a question's first three words suggest.")
+    ] = None,
+    learn_from: Annotated[Path | None, typer.Option(help="Where the baseline learns: another split's file.")] = None,
+    meteor: Annotated[bool, typer.Option(help="METEOR, where Java and its jar are: 5 to 15 seconds.")] = True,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples behind 95 % intervals; none for 0.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    clip: Annotated[
+        str | None, typer.Option(help="For object-captioning: a folder in open_clip's format, or `name:tag`.")
+    ] = None,
+    sentence_model: Annotated[
+        str | None, typer.Option(help="For object-captioning: a folder or `hub-id@revision` of transformers.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--json", help="Also write the scores here.")] = None,
 ) -> None:
     """Score anybody's predictions with a benchmark's own rules; prints one JSON object.
 
-    Example: `r1pipe score qa --predictions predictions.jsonl --references references.jsonl`
-    """
-    from r1pipe.evaluation.scoring import run_score
+    Reads JSONL of ours and what benchmarks publish: ScanQA's `answer_top10`, SQA3D's questions and annotations, `corpus`
+    and `pred` JSON, ScanRefer's, Multi3DRefer's and Scan2Cap's boxes. Files in another unit or frame are refused.
 
-    typer.echo(json.dumps(run_score(_score_task(task), predictions, references, output, protocol), indent=2))
+    Example: `r1pipe score qa --predictions predictions.jsonl --references references.jsonl`
+
+    Example: `r1pipe score situated --baseline prior --learn-from train.json --references test.json`
+
+    Example: `r1pipe score captioning --protocol list`
+    """
+    from r1pipe.evaluation.scorecard import Scoring, run_baseline, run_score
+
+    scored = _score_task(task)
+    if protocol == "list":
+        _show_protocols(scored)
+        return
+    how = Scoring(protocol, _options(option or []), meteor, bootstrap, seed, clip, sentence_model)
+    wanted = _given(references, "--references")
+    if baseline is None:
+        values = run_score(scored, _given(predictions, "--predictions"), wanted, output, how)
+    elif baseline == "prior" and predictions is None:
+        values = run_baseline(scored, _given(learn_from, "--learn-from"), wanted, output, how)
+    else:
+        raise DataError(f"Expected --predictions, or --baseline prior without them, found --baseline {baseline}.")
+    for warning in values["warnings"]:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(json.dumps(values, indent=2))
+
+
+def _given(path: Path | None, name: str) -> Path:
+    if path is None:
+        raise DataError(f"Expected a file as {name}, found none.")
+    return path
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    """`name=value` pairs as a dictionary."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise DataError(f"Expected --option NAME=VALUE, found {pair!r}.")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _show_protocols(task: Any) -> None:
+    """The protocols of a task, the default first, with their rules and every option's value."""
+    from r1pipe.evaluation.protocols import PROTOCOLS, option_values
+
+    for rules in PROTOCOLS[task]:
+        typer.echo(f"{rules.name}: {rules.rules}")
+        typer.echo("  " + " ".join(f"{name}={value}" for name, value in option_values(rules).items()))
 
 
 def _score_task(task: str) -> Any:
@@ -218,7 +286,7 @@ def compare(
 
     Example: `r1pipe compare qa sft.jsonl grpo.jsonl --references references.jsonl`
     """
-    from r1pipe.evaluation.scoring import run_compare
+    from r1pipe.evaluation.scorecard import run_compare
 
     gaps = run_compare(_score_task(task), first, second, references, resamples=resamples, seed=seed)
     if as_json:
@@ -234,7 +302,7 @@ def compare(
 @app.command()
 @in_a_sentence
 def ablate(
-    name: Annotated[str, typer.Argument(help="modalities, views, view-weights.")],
+    name: Annotated[str, typer.Argument(help="modalities, views, view-weights, rewards, think, lora-rank.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
@@ -243,7 +311,8 @@ def ablate(
     variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
 
     `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
-    `view-weights` fixes what the selector learns.
+    `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
+    `lora-rank` reinforces adapters instead of all weights.
 
     Example: `r1pipe ablate modalities`, or `r1pipe ablate views`
     """
@@ -257,6 +326,23 @@ def ablate(
         typer.echo(json.dumps(results, indent=2))
     else:
         Console().print(ablation_table(name, results))
+
+
+@app.command()
+@in_a_sentence
+def profile(
+    path: Annotated[Path, typer.Argument(help="The JSON to write, in `profiles/` where DVC is to see it change.")],
+) -> None:
+    """Store how the data are distributed now, for `validate` to warn of drift from it.
+
+    Needs what `validate` reads. `validate.profile` in the parameters names the file to compare with.
+
+    Example: `r1pipe profile profiles/mine.json`, then `dvc exp run -S validate.profile=profiles/mine.json`
+    """
+    from r1pipe.stages.validate import profile as store
+
+    store(Params.load(), path)
+    typer.echo(str(path))
 
 
 @app.command()

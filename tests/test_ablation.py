@@ -3,6 +3,8 @@
 import copy
 import subprocess
 import sys
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -59,18 +61,26 @@ def test_a_change_is_paired_with_the_full_model_sample_by_sample():
     ("ablation", "variant", "overrides"),
     [(name, variant, overrides) for name, found in ABLATIONS.items() for variant, overrides in found.variants.items()],
 )
-def test_a_variant_is_valid_parameters_and_changes_nothing_but_the_model(ablation, variant, overrides):
+def test_a_variant_is_valid_parameters_of_its_own(ablation, variant, overrides):
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     changed = copy.deepcopy(given)
     for override in overrides:
         key, _, value = override.partition("=")
-        section, name = key.split(".")
-        assert name in changed[section]
-        changed[section][name] = yaml.safe_load(value)
-    model = Params.model_validate(changed).model
+        *sections, name = key.split(".")
+        section = reduce(getitem, sections, changed)
+        assert name in section
+        section[name] = yaml.safe_load(value)
+    params = Params.model_validate(changed)
     is_default = variant == list(ABLATIONS[ablation].variants)[-1]
     assert (changed == given) == is_default
-    assert model.view_strategy in variant or ablation != "views"
+    assert params.model.view_strategy in variant or ablation != "views"
+
+
+def test_rewards_are_left_out_in_every_way():
+    left_out = list(ABLATIONS["rewards"].variants.values())
+    assert len(left_out) == len(set(left_out)) == 7
+    assert list(ABLATIONS["rewards"].variants)[3] == "format + perception"
+    assert left_out[3] == ("grpo.reward_weights.semantic=0.0",)
 
 
 def test_fixed_weights_that_do_not_add_up_are_refused(tmp_path):

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import linprog
+from scipy.spatial import ConvexHull, HalfspaceIntersection
 
-from r1pipe.geometry import Box
+from r1pipe.errors import MissingError
+from r1pipe.geometry import Box, OrientedBox, boxes_array, iou, rotation
 from r1pipe.metrics.answers import clean_answer, match, match_leo, situated_type
 from r1pipe.metrics.captions import Corpus, bleu, bleu_statistics, cider_d, rouge_l
-from r1pipe.metrics.dense import SILENCE, Caption, assign, wrap
+from r1pipe.metrics.dense import SILENCE, Caption, assign, candidates, unwrap, wrap
 from r1pipe.metrics.grounding import box_iou, f1
 from r1pipe.metrics.intervals import differences, intervals, mean
+from r1pipe.metrics.meteor import find_jar, meteor
+from r1pipe.metrics.retrieval import image_ranks, text_ranks, view_cosines
 from r1pipe.metrics.tokens import tokenize
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -35,12 +40,21 @@ def corpus_bleu(candidate: str, *references: str) -> list[float]:
         pytest.param("### human: hi", "### human hi", id="signs in a row"),
         pytest.param("sos a chair. it is red eos", "sos a chair it is red eos", id="full stop in the middle"),
         pytest.param("table.the", "table.the", id="missing space"),
+        pytest.param("5 1/2 feet, 3'x4' 5\u00a2", "5\u00a01/2 feet 3 x4 5 cents", id="mixed fraction, feet, cents"),
+        pytest.param("'90s y'all c'mon 'cause rock'n'roll", "'90s y' all c'mon 'cause rock 'n' roll", id="apostrophes"),
+        pytest.param("U.S.A, t.v. sets at 3 p.m. Ph.D.", "u.s.a t.v. sets at 3 p.m. ph.d.", id="acronyms"),
+        pytest.param("smile :) and :-( here", "smile :-rrb- and :--lrb- here", id="smileys keep their bracket"),
+        pytest.param(
+            "chair\U0001f600 \u00abx\u00bb caf\u00e9 \u00bd", "chair x caf\u00e9 1/2", id="emoji goes, accents stay"
+        ),
+        pytest.param("<obj_003> a@b chair;table the/a", "<obj_003> a@b chair table the/a", id="tags and slashes"),
         pytest.param("", "", id="empty"),
         pytest.param("the\u2019s \u201cx\u201d \u2014 y\u2026", "the 's x y", id="typographic signs"),
     ],
 )
 def test_tokens_are_those_of_the_ptb_tokenizer(text, tokens):
-    assert tokenize(text) == tokens.split()
+    # Computed with CoreNLP 3.4.1. A mixed fraction is one token with a no-break space inside.
+    assert tokenize(text) == [token for token in tokens.split(" ") if token]
 
 
 def test_bleu_of_papineni_clips_repeated_words():
@@ -212,8 +226,16 @@ def test_each_object_hears_the_caption_that_overlaps_it_most():
     assert assign([], [CUBE]) == [SILENCE]
 
 
-def test_silence_is_still_a_sentence():
-    assert wrap("") == "sos eos"
+@pytest.mark.parametrize(("by_centre", "texts"), [(False, [["half", "whole"], []]), (True, [["half"], ["whole"]])])
+def test_a_caption_may_choose_its_object_by_overlap_or_by_centre(by_centre, texts):
+    captions = [Caption(Box(0, 0, -0.5, 2, 2, 1), "half"), Caption(Box(0, 0, 1.6, 2, 2, 6), "whole")]
+    above = Box(0, 0, 2, 0.1, 0.1, 0.1)
+    spoken = candidates(captions, [CUBE, above], by_centre=by_centre)
+    assert [[item.text for item in some] for some in spoken] == texts
+
+
+def test_a_sentence_is_wrapped_once():
+    assert wrap(unwrap("sos a  chair eos")) == wrap("a  chair") == "sos a  chair eos"
 
 
 def test_the_interval_of_a_mean_is_about_two_standard_errors():
@@ -248,3 +270,114 @@ def test_real_answers_scored_against_themselves_are_perfect():
     corpus = Corpus(texts, [[text] for text in texts])
     assert bleu(bleu_statistics(corpus).sum(axis=0)) == pytest.approx(1, abs=1e-6)
     assert rouge_l(corpus).mean() == 1
+
+
+def segment(length, function, matched, chunks):
+    """METEOR statistics of a segment whose words all match exactly, the same on both sides."""
+    stages = [matched - function, matched - function, function, function] + [0] * 12
+    return np.array([length, length, function, function, *stages, chunks, matched, matched], dtype=np.float64)
+
+
+def test_meteor_of_sums_by_hand():
+    # 4 of 6 words match, 2 of the matches and 2 of all words are function words: (.75*2 + .25*2) / (.75*4 + .25*2).
+    f_mean = 2.0 / 3.5
+    penalty = 0.6 * (2 / 4) ** 0.2
+    assert meteor(segment(6, 2, 4, 2)) == pytest.approx(f_mean * (1 - penalty))
+    assert meteor(np.zeros(23)) == 0
+    both = segment(6, 2, 4, 2) + segment(5, 1, 5, 0)  # the second matches whole: no chunk
+    assert meteor(np.stack([both, both])).shape == (2,)
+    assert meteor(both) == pytest.approx((2 + 3.25) / (3.5 + 3.25) * (1 - 0.6 * (2 / 9) ** 0.2))
+
+
+def test_without_its_jar_meteor_says_why(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingError, match="Java"):
+        find_jar()
+    (tmp_path / "java").write_text("#!/bin/sh\n")
+    (tmp_path / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("R1PIPE_METEOR", str(tmp_path / "meteor-1.5.jar"))
+    with pytest.raises(MissingError, match=r"jar at .*R1PIPE_METEOR"):
+        find_jar()
+    (tmp_path / "meteor-1.5.jar").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "paraphrase-en.gz").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(MissingError, match="Git LFS pointer"):
+        find_jar()
+
+
+RIGHT = np.eye(3)[:, None].repeat(2, axis=1)
+"""Three objects of two views each, found without doubt."""
+
+
+def test_a_caption_finds_the_views_of_its_object():
+    texts = np.eye(3)
+    assert view_cosines(texts, RIGHT).tolist() == [1, 1, 1]
+    assert image_ranks(texts, RIGHT).tolist() == [[0, 0]] * 3
+    assert text_ranks(texts, RIGHT).tolist() == [0] * 3
+    assert image_ranks(texts[[1, 0, 2]], RIGHT)[:, 0].tolist() == [2, 2, 0]
+
+
+def test_one_caption_for_all_objects_finds_none():
+    same = np.full((3, 3), 3**-0.5)
+    assert image_ranks(same, RIGHT).min() == 2
+
+
+def turned(angle, *size, centre=(0.0, 0.0, 0.0)):
+    return OrientedBox(*centre, *size, angle)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "value"),
+    [
+        pytest.param(turned(0.7, 1, 2, 3), turned(0.7, 1, 2, 3), 1.0, id="the same turned box"),
+        # Two unit squares, one turned by 45 degrees, share a regular octagon of area 2 (sqrt 2 - 1).
+        pytest.param(CUBE[:3] + (1, 1, 1), turned(math.pi / 4, 1, 1, 1), 0.8284271247461903 / 1.1715728752538097, id="octagon"),
+        pytest.param(Box(0, 0, 0, 1, 2, 3), turned(math.pi / 2, 2, 1, 3), 1.0, id="a quarter turn swaps the sizes"),
+        pytest.param(turned(0.3, 1, 1, 1), turned(0.3, 1, 1, 1, centre=(0, 0, 0.5)), 1 / 3, id="half above"),
+        pytest.param(turned(0.3, 1, 1, 1), turned(1.1, 1, 1, 1, centre=(0, 0, 1)), 0.0, id="touching"),
+        pytest.param(turned(0.3, 1, 1, 1), turned(1.1, 1, -1, 1), 0.0, id="a negative size overlaps with nothing"),
+        pytest.param(turned(math.nan, 1, 1, 1), turned(1.1, 1, 1, 1), 0.0, id="an angle that is no number"),
+    ],
+)  # fmt: skip
+def test_turned_boxes_overlap_by_hand(one, two, value):
+    assert iou(one, two)[0, 0] == pytest.approx(value, abs=1e-12)
+    assert iou(two, one)[0, 0] == pytest.approx(value, abs=1e-12)
+
+
+def half_spaces(box):
+    """Rows `(a, b)` with a x + b <= 0 inside."""
+    axes, middle = rotation(np.array([box[6:]]))[0], np.array(box[:3])
+    normals = np.concatenate([axes.T, -axes.T])
+    return np.c_[normals, -normals @ middle - np.tile(np.array(box[3:6]) / 2, 2)]
+
+
+def test_nine_degrees_of_freedom_equal_an_intersection_of_half_spaces():
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        one, two = (OrientedBox(*rng.normal(0, 0.2, 3), *rng.uniform(0.5, 2, 3), *rng.uniform(-3, 3, 3)) for _ in "ab")
+        planes = np.concatenate([half_spaces(one), half_spaces(two)])
+        inside = linprog([0, 0, 0, -1], np.c_[planes[:, :3], np.ones(12)], -planes[:, 3], bounds=[(None, None)] * 4).x
+        shared = ConvexHull(HalfspaceIntersection(planes, inside[:3]).intersections).volume
+        whole = np.prod(one[3:6]) + np.prod(two[3:6]) - shared
+        assert iou(one, two)[0, 0] == pytest.approx(shared / whole, abs=1e-9)
+
+
+def test_boxes_along_the_axes_overlap_alike_however_they_are_written():
+    rng = np.random.default_rng(1)
+    boxes = np.c_[rng.normal(0, 1, (30, 3)), rng.uniform(0.2, 2, (30, 3))]
+    plain = iou(boxes, boxes)
+    assert (iou(np.c_[boxes, np.zeros(30)], np.c_[boxes, np.zeros((30, 3))]) == plain).all()
+    assert (iou(boxes_array([Box(*boxes[0]), OrientedBox(*boxes[1], 0.0)]), boxes) == plain[:2]).all()
+
+
+def test_a_box_is_known_by_its_corners_in_any_order():
+    rng = np.random.default_rng(2)
+    signs = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
+    for _ in range(20):
+        box = OrientedBox(*rng.normal(0, 2, 3), *rng.uniform(0.1, 2, 3), *rng.uniform(-3, 3, 3))
+        corners = (signs * np.array(box[3:6]) / 2) @ rotation(np.array([box[6:]]))[0].T + np.array(box[:3])
+        found = OrientedBox.around_corners(rng.permutation(corners))
+        assert found is not None
+        assert iou(found, box)[0, 0] == pytest.approx(1, abs=1e-9)
+    assert OrientedBox.around_corners(rng.normal(size=(8, 3))) is None

@@ -1,6 +1,7 @@
 """Ablations: what a part of the model is worth, as the change that its absence makes, with a paired interval."""
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple, TypedDict
 
 from r1pipe.evaluation.scoring import measure
@@ -44,6 +45,11 @@ COLUMNS = (
 FIXED_WEIGHTS = ((0.3, 0.6, 0.4), (0.3, 0.4, 0.6), (0.4, 0.5, 0.5), (0.2, 0.5, 0.5), (0.3, 0.5, 0.5))
 """w_t, w_c and w_clip of the paper's Table 9."""
 
+RANKS = (4, 8, 12, 16, 32)
+"""Of the paper's ablation; alpha stays its recipe's 16."""
+
+REWARDS = ("format", "perception", "semantic")
+
 CHEAP = ("grpo.max_steps=1",)
 """What is compared are the models after SFT: one step of reinforcement keeps the rest of the pipeline short."""
 
@@ -84,6 +90,41 @@ ABLATIONS = {
             "learnt": (),
         },
         shared=CHEAP,
+        columns=COLUMNS,
+    ),
+    "rewards": Ablation(
+        title="Which rewards reinforce (the shape of the paper's Table 7)",
+        arm="grpo",
+        variants={
+            " + ".join(kept): tuple(f"grpo.reward_weights.{name}=0.0" for name in REWARDS if name not in kept)
+            for count in (1, 2, 3)
+            for kept in combinations(REWARDS, count)
+        },
+        shared=(),
+        columns=COLUMNS,
+    ),
+    "think": Ablation(
+        title="Which tasks reason before they answer",
+        arm="grpo",
+        variants={
+            "none": tuple(f"think.{task}=false" for task in ("qa", "situated", "grounding", "captioning")),
+            "all but grounding": ("think.grounding=false",),
+            "all but captioning": ("think.captioning=false",),
+            "all": (),
+        },
+        shared=(),
+        columns=COLUMNS,
+    ),
+    "lora-rank": Ablation(
+        title="How much of the model GRPO moves (the shape of the paper's LoRA table)",
+        arm="grpo",
+        variants={
+            **{
+                f"rank {rank}": (f"grpo.lora={{r: {rank}, alpha: 16, dropout: 0.0, last_blocks: 2}}",) for rank in RANKS
+            },
+            "all weights": (),
+        },
+        shared=(),
         columns=COLUMNS,
     ),
 }

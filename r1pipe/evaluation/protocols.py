@@ -1,204 +1,178 @@
-"""Whose rules a number follows: the same answers score otherwise under each public evaluator, so every number names its protocol."""
+"""Whose rules a number follows: the same answers score otherwise under each public evaluator, so every number names its protocol.
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+A protocol is data: each difference between evaluators is an option with a name, and `r1pipe score --option` sets one.
+Sources: the evaluators of ScanQA (`scripts/score.py`), SQA3D, LEO (`evaluator/`), Chat-Scene (`utils/eval.py`),
+Video-3D-LLM (`llava/eval/`), LL3DA (`eval_utils/`), Scan2Cap (`lib/eval_helper.py`), ScanRefer (`benchmark/eval.py`),
+M3DRef-CLIP (`m3drefclip/evaluation/`), Cap3D and PointLLM.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from r1pipe.errors import DataError
-from r1pipe.metrics.answers import Match, clean_answer, match, match_leo
-from r1pipe.metrics.dense import wrap
-from r1pipe.metrics.tokens import tokenize
+from r1pipe.evaluation.rules import AnswerProtocol, BoxProtocol, CaptionProtocol, ObjectProtocol, Protocol, Text
+from r1pipe.files import explain
 
-ScoreTask = Literal["qa", "situated", "grounding", "multi-grounding", "captioning", "dialogue", "planning"]
-_STOP = re.compile(r"[.,]")
-Rewrite = Callable[[str], str]
-
-
-class AnswerProtocol(NamedTuple):
-    """How textual answers are compared."""
-
-    name: str
-    rules: str
-    prediction: Rewrite
-    """To the tokens, separated by spaces, that the n-gram metrics see."""
-
-    reference: Rewrite
-    compare: Callable[[str, Sequence[str]], Match] | None
-    """Exact and refined match; None where the benchmark has none."""
+ScoreTask = Literal[
+    "qa", "situated", "grounding", "multi-grounding", "captioning", "dialogue", "planning", "object-captioning"
+]
 
 
-class CaptionProtocol(NamedTuple):
-    """How captions of boxes are compared."""
-
-    name: str
-    rules: str
-    prediction: Rewrite
-    reference: Rewrite
-    inclusive: bool
-    """Whether an IoU of exactly k counts."""
-
-    silence_counts: bool
-    """Whether an object that no box overlaps is scored as `sos eos`, or left out of the corpus."""
-
-
-class BoxProtocol(NamedTuple):
-    """How boxes are compared."""
-
-    name: str
-    rules: str
-
-
-def ptb(text: str) -> str:
-    """coco-caption's tokens."""
-    return " ".join(tokenize(text))
-
-
-def spaced(text: str) -> str:
-    """The words as they stand, with single spaces."""
-    return " ".join(text.split())
-
-
-def _compare_scanqa(answer: str, references: Sequence[str]) -> Match:
-    exact = answer in references
-    return Match(exact, exact or _compare_clean(answer, references).refined)
-
-
-def _compare_clean(answer: str, references: Sequence[str]) -> Match:
-    return match(clean_answer(answer), [clean_answer(text) for text in references])
-
-
-def _compare_leo(answer: str, references: Sequence[str]) -> Match:
-    return match_leo(clean_answer(answer), [clean_answer(text) for text in references])
-
-
-def _chat_scene(answer: str) -> str:
-    answer = answer.removesuffix(".")
-    return clean_answer(answer[:1].lower() + answer[1:])
-
-
-def _compare_chat_scene(answer: str, references: Sequence[str]) -> Match:
-    return match(_chat_scene(answer), references)
-
-
-def _without_stop(text: str) -> str:
-    return spaced(text).rstrip(".")
-
-
-def _wrapped_ptb(text: str) -> str:
-    return ptb(wrap(text))
-
-
-def _wrapped_30(text: str) -> str:
-    return wrap(" ".join(text.split()[:30]))
-
-
-def _wrapped_leo(text: str) -> str:
-    return spaced(f"sos {text} eos".replace(". ", " . "))
-
-
-def _wrapped_video(text: str) -> str:
-    apart = _STOP.sub(r" \g<0> ", text)
-    return spaced(f"sos {apart.lower()} eos")
-
-
-Protocol = AnswerProtocol | CaptionProtocol | BoxProtocol
-
+_PTB, _RAW = Text(ptb=True), Text()
+_CLEAN = Text(clean=True)
+_SPACED = Text(spaces="single")
 _LEO = AnswerProtocol(
-    "leo", "both sides cleaned, no PTB; the first reference that matches decides", clean_answer, clean_answer, _compare_leo
+    name="leo", rules="both sides cleaned, no PTB; the first reference that matches decides",
+    prediction=_CLEAN, reference=_CLEAN, exact="clean", refined="first",
 )  # fmt: skip
-_COCO = AnswerProtocol("coco", "n-grams of PTB tokens of the raw strings; no exact match", ptb, ptb, None)
-_LL3DA = AnswerProtocol("ll3da", "raw words, case kept, no PTB; no exact match", spaced, spaced, None)
+_CHAT_SCENE = AnswerProtocol(
+    name="chat-scene", rules="prediction cleaned, references raw, n-grams of PTB tokens; exact match of cleaned strings",
+    prediction=Text(final_stop="drop-one", clean=True, ptb=True), reference=_PTB, exact="clean", exact_final_stop="drop-one",
+)  # fmt: skip
+_LL3DA = AnswerProtocol(
+    name="ll3da", rules="raw words, runs of spaces as one, case kept, no PTB; no exact match", prediction=_SPACED, reference=_RAW
+)  # fmt: skip
+_COCO = AnswerProtocol(
+    name="coco", rules="n-grams of PTB tokens of the raw strings; no exact match", prediction=_PTB, reference=_PTB
+)
 
 PROTOCOLS: dict[ScoreTask, tuple[Protocol, ...]] = {
     "qa": (
         AnswerProtocol(
-            "scanqa",
-            "ScanQA's score.py: exact match of raw strings, n-grams of PTB tokens; refined match is LEO's, of cleaned strings, in any order",
-            ptb,
-            ptb,
-            _compare_scanqa,
+            name="scanqa",
+            rules="ScanQA's score.py: exact match of raw strings, n-grams of PTB tokens; refined match is LEO's, of cleaned strings, in any order",
+            prediction=_PTB, reference=_PTB, exact="raw",
         ),
         _LEO,
+        _CHAT_SCENE,
         AnswerProtocol(
-            "chat-scene",
-            "prediction cleaned, references raw, n-grams of PTB tokens",
-            lambda text: ptb(_chat_scene(text)),
-            ptb,
-            _compare_chat_scene,
-        ),
-        AnswerProtocol(
-            "video-3d-llm",
-            "exact match of raw strings; n-grams of raw words without final full stop, no PTB",
-            _without_stop,
-            _without_stop,
-            match,
+            name="video-3d-llm",
+            rules="exact match of raw strings; n-grams of raw words, the prediction without final full stops, no PTB",
+            prediction=Text(final_stop="drop-all"), reference=_RAW, exact="raw",
         ),
         _LL3DA,
     ),
     "situated": (
         AnswerProtocol(
-            "sqa3d",
-            "exact and refined match of strings cleaned by SQA3D's clean_answer; n-grams of PTB tokens of the raw strings",
-            ptb,
-            ptb,
-            _compare_clean,
+            name="sqa3d",
+            rules="exact and refined match of strings cleaned by SQA3D's clean_answer; n-grams of PTB tokens of the raw strings",
+            prediction=_PTB, reference=_PTB, exact="clean",
         ),
         _LEO,
+        _CHAT_SCENE,
+        AnswerProtocol(
+            name="video-3d-llm",
+            rules="exact match of cleaned strings; n-grams of raw words, the prediction without final full stops, no PTB",
+            prediction=Text(final_stop="drop-all"), reference=_RAW, exact="clean",
+        ),
     ),
     "dialogue": (_LL3DA, _COCO),
     "planning": (_LL3DA, _COCO),
     "grounding": (
-        BoxProtocol("scanrefer", "Acc@k of the one predicted box, IoU >= k without epsilon; every query must be answered"),
+        BoxProtocol(name="scanrefer", rules="Acc@k of the one predicted box, IoU >= k with 1e-8 added to the union; every query must be answered"),
+        BoxProtocol(name="m3dref-clip", rules="Acc@k, IoU >= k with the float32 epsilon added to the union; every query must be answered", epsilon=2**-23),
+        BoxProtocol(name="nr3d", rules="Acc over ground-truth proposals: the chosen box is the target's, IoU >= 0.9", thresholds=(0.9,)),
     ),
     "multi-grounding": (
-        BoxProtocol("multi3drefer", "F1@k a query by optimal matching, IoU >= k, mean over queries; no target: right without prediction"),
+        BoxProtocol(
+            name="multi3drefer",
+            rules="F1@k a query by optimal matching, IoU >= k with the float32 epsilon added to the union, mean over queries; no target: right without prediction",
+            epsilon=2**-23,
+        ),
     ),
     "captioning": (
         CaptionProtocol(
-            "scan2cap",
-            "m@kIoU over annotated objects, IoU >= k, PTB tokens of `sos ... eos`; no caption there: `sos eos`",
-            _wrapped_ptb,
-            _wrapped_ptb,
-            inclusive=True,
-            silence_counts=True,
+            name="chat-scene",
+            rules="m@kIoU over annotated objects, IoU >= k, PTB tokens of `sos ... eos`; no caption there: `sos eos`",
+            prediction=Text(wrap=True, ptb=True), reference=Text(wrap=True, ptb=True),
         ),
         CaptionProtocol(
-            "ll3da",
-            "m@kIoU, IoU > k, raw words of `sos ... eos`, references cut to 30 words",
-            wrap,
-            _wrapped_30,
-            inclusive=False,
-            silence_counts=True,
+            name="scan2cap",
+            rules="m@kIoU, IoU > k, raw words of `sos ... eos`, references cut to 30 words; a box speaks for the object of nearest centre, the last box wins",
+            prediction=Text(wrap=True, spaces="single"), reference=Text(max_words=30, wrap=True),
+            inclusive=False, speaker="centre", several="last",
         ),
         CaptionProtocol(
-            "leo",
-            "m@kIoU, IoU >= k, raw words, full stops apart; objects without any overlapping box are left out",
-            _wrapped_leo,
-            _wrapped_leo,
-            inclusive=True,
-            silence_counts=False,
+            name="ll3da",
+            rules="m@kIoU, IoU > k, raw words of `sos ... eos`, references cut to 30 words; a box speaks for the object that it overlaps most (Vote2Cap-DETR's)",
+            prediction=Text(wrap=True, spaces="pairs"), reference=Text(max_words=30, wrap=True),
+            inclusive=False, speaker="prediction",
         ),
         CaptionProtocol(
-            "video-3d-llm",
-            "m@kIoU, IoU >= k, lower case, full stops and commas apart; objects without any overlapping box are left out",
-            _wrapped_video,
-            _wrapped_video,
-            inclusive=True,
-            silence_counts=False,
+            name="leo",
+            rules="m@kIoU, IoU >= k, raw words of `sos ... eos`, full stops of the prediction apart; objects that nobody speaks for are left out",
+            prediction=Text(wrap=True, stops="sentence"), reference=Text(wrap=True), silence="left-out",
+        ),
+        CaptionProtocol(
+            name="video-3d-llm",
+            rules="m@kIoU, IoU >= k, lower case, full stops and commas apart, `sos ... eos`; objects that nobody speaks for are left out",
+            prediction=Text(wrap=True, lower=True, stops="apart"), reference=Text(wrap=True, lower=True, stops="apart"), silence="left-out",
+        ),
+    ),
+    "object-captioning": (
+        ObjectProtocol(
+            name="cap3d",
+            rules="CLIP score and R@k as Cap3D measures text against views: each view asks for its object's text among all; n-grams of PTB tokens",
+            prediction=_PTB, reference=_PTB,
+        ),
+        ObjectProtocol(
+            name="text-to-view",
+            rules="CLIP score and R@k, each text asks for a view of its object among all views; n-grams of PTB tokens",
+            prediction=_PTB, reference=_PTB, query="text",
         ),
     ),
 }  # fmt: skip
 """Per task; the first is the default."""
 
 
-def protocol(task: ScoreTask, name: str | None) -> Protocol:
-    """A task's protocol by name, its default for None.
+def protocol(task: ScoreTask, name: str | None, options: Mapping[str, str] | None = None) -> Protocol:
+    """A task's protocol by name, its default for None, with some of its options set; its name then says which.
 
     Raises:
-        DataError: if the task has no protocol of that name.
+        DataError: if the task has no protocol of that name, or the protocol no such option or value.
     """
     known = PROTOCOLS[task]
-    for candidate in known:
-        if name in (None, candidate.name):
-            return candidate
-    raise DataError(f"Expected a protocol of {task} ({', '.join(p.name for p in known)}), found {name!r}.")
+    found = next((candidate for candidate in known if name in (None, candidate.name)), None)
+    if found is None:
+        raise DataError(f"Expected a protocol of {task} ({', '.join(p.name for p in known)}), found {name!r}.")
+    return _with(found, options) if options else found
+
+
+def _with(rules: Protocol, options: Mapping[str, str]) -> Protocol:
+    values: dict[str, Any] = rules.model_dump()
+    for key, text in options.items():
+        part, _, inner = key.partition(".")
+        place = values[part] if inner and isinstance(values.get(part), dict) else values
+        place[inner if place is not values else key] = _value(text)
+    values["name"] = "+".join([rules.name, *(f"{key}={text}" for key, text in options.items())])
+    try:
+        return type(rules).model_validate(values)
+    except ValidationError as error:
+        names = ", ".join(option_values(rules))
+        raise DataError(f"Expected options of {rules.name} ({names}), found {explain(error)}.") from None
+
+
+def _value(text: str) -> Any:
+    """What an option's text means where its type alone does not say: `null`, and values parted by commas."""
+    if text == "null":
+        return None
+    return tuple(part for part in text.split(",") if part) if "," in text else text
+
+
+def option_values(rules: Protocol) -> dict[str, str]:
+    """The options of a protocol, as `--option` takes them."""
+    values: dict[str, str] = {}
+    for name, value in rules:
+        if isinstance(value, Text):
+            values |= {f"{name}.{inner}": _written(item) for inner, item in value}
+        elif name not in ("name", "rules"):
+            values[name] = _written(value)
+    return values
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

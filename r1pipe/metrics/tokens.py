@@ -33,23 +33,39 @@ _SPLIT_WORDS = {
 }
 _REWRITTEN = {
     "(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''",
-    "&amp;": "&", "£": "#", "€": "$", "¾": "3/4", "½": "1/2", "¼": "1/4",
+    "&amp;": "&", "£": "#", "€": "$", "¢": "cents", "¾": "3/4", "½": "1/2", "¼": "1/4",
 }  # fmt: skip
 _STRAIGHT = str.maketrans(
-    {"\u2019": "'", "\u2018": "`", "\u201c": '"', "\u201d": '"', "\x91": "`", "\x92": "'", "\x93": '"', "\x94": '"'}
+    {
+        "\u2019": "'", "\u2018": "`", "\u201c": '"', "\u201d": '"', "\x91": "`", "\x92": "'", "\x93": '"', "\x94": '"',
+        "\u00ab": '"', "\u00bb": '"', "\u2039": "`", "\u203a": "'",
+    }
+)  # fmt: skip
+_NUMERALS = r"²³¹¼-¾⁰-₉⅐-⅞"
+"""Python takes them for parts of a word, CoreNLP for signs."""
+_LETTER = rf"[^\W\d_{_NUMERALS}]"
+_WORD = rf"[^\W_{_NUMERALS}]+(?:_+[^\W_{_NUMERALS}]+)*"
+_APOSTROPHIC = (
+    r"'(?:[2-9]0s|em|cause|till?)(?!\w)|(?:ol'|c'mon|cont'd|nor'easter|e'er|s'mores|ev'ry|li'l|nat'l|d'you|d'ye)(?!\w)|"
+    rf"{_LETTER}+[aeiouy]'[aeiou]{_LETTER}*(?!\w)"
 )
-_LETTER = r"[^\W\d_]"
-_WORD = r"[^\W_]+(?:_+[^\W_]+)*"
+"""Words that keep their apostrophe."""
 _CLITIC = r"n['`]t|'(?:s|m|d|ll|re|ve)"
+
+_GLUE = "\uf8ff"
+"""Stands for the no-break space that CoreNLP puts inside `5 1/2`, one token, until the words are apart."""
 
 _TOKEN = re.compile(
     "|".join(
         (
-            r"(?P<url>https?://[^\s\"<>]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+)",
+            r"(?P<url>https?://[^\s\"<>]+|[\w.+-]+@[\w-]+(?:\.[\w-]+)*)",
+            r"(?P<smiley>[<>]?[:;=][-o*']?[()dpo\\{@|\[\]](?![a-z]))",
             r"(?P<tag></?[a-z][^<>\s]*>|[#@][a-z]\w*)",
+            rf"(?P<apostrophic>{_APOSTROPHIC}|\by'(?=all\b))",
             r"(?P<split>\b(?:cannot|gonna|gotta|wanna|lemme|gimme)\b|'t(?:is|was)\b)",
             rf"(?P<clitic>(?:{_CLITIC})(?!\w))",
-            rf"(?P<abbreviation>\b(?:(?:{_LETTER}\.){{2,}}|ph\.d\.|(?:{_ABBREVIATIONS})\.(?!\w)|{_COUNTED}\.(?=\d)|{_LETTER}\.(?!\w|\.\.)))",
+            rf"(?P<abbreviation>\b(?:(?:{_LETTER}\.)+{_LETTER}(?![\w.])|(?:{_LETTER}\.){{2,}}|{_LETTER}\.(?=\d)|ph\.d\.|(?:{_ABBREVIATIONS})\.(?!\w)|{_COUNTED}\.(?=\d)|{_LETTER}\.(?!\w|\.\.)))",
+            rf"(?P<mixed>\d+{_GLUE}\d+/\d+)",
             r"(?P<clock>\d+(?::\d+)+)",
             r"(?P<number>[-+]?\d*(?:[.,]\d+)+(?!\w)|\d+(?:[.,]\d+)+|(?<!\S)[-+]\d+\b)",
             rf"(?P<stem>{_WORD}?(?=n['`]t(?!\w)))",
@@ -66,6 +82,9 @@ _TOKEN = re.compile(
 )
 """The alternatives in order of precedence; what a later one may match, an earlier one has refused."""
 
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
+"""Emoji and whatever else lies beyond the first 65,536 characters: CoreNLP 3.4.1 drops it."""
+_MIXED_FRACTION = re.compile(r"(?<![\w.,/:-])(\d+) (?=\d{1,4}/\d{1,4}(?![\w/]))")
 _BEFORE_NUMBER = re.compile(rf"\b({_COUNTED})\.\s+(?=\d)")
 
 
@@ -75,8 +94,9 @@ def tokenize(text: str) -> list[str]:
     >>> tokenize("The chair isn't left-most; it's (almost) next to the table.")
     ['the', 'chair', 'is', "n't", 'left-most', 'it', "'s", '-lrb-', 'almost', '-rrb-', 'next', 'to', 'the', 'table']
     """
-    text = _BEFORE_NUMBER.sub(r"\1.", text.lower().translate(_STRAIGHT))
-    return [token for chunk in text.split() for token in _chunk(chunk)]
+    text = _BEFORE_NUMBER.sub(r"\1.", _BEYOND.sub("", text.lower()).translate(_STRAIGHT))
+    text = _MIXED_FRACTION.sub(rf"\1{_GLUE}", text)
+    return [token.replace(_GLUE, "\xa0") for chunk in text.split() for token in _chunk(chunk)]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -91,6 +111,8 @@ def _written(match: re.Match[str]) -> list[str]:
     text = match[0]
     if match.lastgroup == "split":
         return _SPLIT_WORDS[text].split()
+    if match.lastgroup == "smiley":
+        return ["".join(_REWRITTEN.get(sign, sign) for sign in text)]
     return [
         _REWRITTEN.get(text, "..." if match.lastgroup == "ellipsis" else "--" if match.lastgroup == "dash" else text)
     ]

@@ -1,8 +1,9 @@
 """Do the boxes of the answer cover the right things? (paper, section 3.2).
 
-Shape suffixes: B completions, N predicted boxes, M targets.
+Shape suffixes: N predicted boxes, M targets.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -41,9 +42,11 @@ def perception_reward(
         for i, (response, targets) in enumerate(zip(said, target_boxes, strict=True))
         if response is not None and targets is not None
     ]
-    overlap_BNM = iou(_padded([row.matched for row in rows]), _padded([row.targets for row in rows]))
-    for row, overlap_NM in zip(rows, overlap_BNM, strict=True):
-        values[row.place] = row.value(overlap_NM)
+    for together in _by_targets(rows):
+        overlap_NM = iou(boxes_array([box for row in together for box in row.matched]), boxes_array(together[0].targets))
+        ends = np.cumsum([len(row.matched) for row in together])
+        for row, own_NM in zip(together, np.split(overlap_NM, ends[:-1]), strict=True):
+            values[row.place] = row.value(own_NM)
     return values
 
 
@@ -61,11 +64,10 @@ class _Row(NamedTuple):
         return self.predicted[: max(MAX_BOXES, len(self.targets))]
 
     def value(self, overlap_NM: NDArray[np.float64]) -> float:
-        """The reward; nothing asked for and nothing given is right. What pads the overlaps is 0 and adds nothing."""
+        """The reward; nothing asked for and nothing given is right."""
         longest = max(len(self.predicted), len(self.targets))
         if longest == 0:
             return 1.0
-        overlap_NM = overlap_NM[: len(self.matched), : len(self.targets)]
         return float(overlap_NM[linear_sum_assignment(overlap_NM, maximize=True)].sum()) / longest
 
 
@@ -73,9 +75,9 @@ def _predicted(response: Response, objects: Objects) -> list[Box]:
     return answer_boxes(response.answer, {name: box for name, box in objects.items() if box is not None})
 
 
-def _padded(rows: Sequence[Sequence[Box]]) -> NDArray[np.float64]:
-    """`(B, N, 6)`: the boxes of every row, and boxes without size behind them, which overlap with nothing."""
-    boxes_BN6 = np.zeros((len(rows), max(map(len, rows), default=0), 6))
-    for boxes_N6, row in zip(boxes_BN6, rows, strict=True):
-        boxes_N6[: len(row)] = boxes_array(row)
-    return boxes_BN6
+def _by_targets(rows: Sequence[_Row]) -> list[list[_Row]]:
+    """The rows that share their targets, as the completions of one prompt do: their overlaps are one call."""
+    groups: dict[tuple[Box, ...], list[_Row]] = defaultdict(list)
+    for row in rows:
+        groups[tuple(row.targets)].append(row)
+    return list(groups.values())
