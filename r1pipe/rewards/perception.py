@@ -43,7 +43,9 @@ def perception_reward(
         if response is not None and targets is not None
     ]
     for together in _by_targets(rows):
-        overlap_NM = iou(boxes_array([box for row in together for box in row.matched]), boxes_array(together[0].targets))
+        overlap_NM = iou(
+            boxes_array([box for row in together for box in row.matched]), boxes_array(together[0].targets)
+        )
         ends = np.cumsum([len(row.matched) for row in together])
         for row, own_NM in zip(together, np.split(overlap_NM, ends[:-1]), strict=True):
             values[row.place] = row.value(own_NM)
