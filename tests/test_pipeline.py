@@ -82,6 +82,9 @@ def test_params_file_matches_its_types():
             id="out of range",
         ),
         pytest.param("group_size: 8", "group_size: 7", r"must be a multiple of group_size \(7\)", id="group and batch"),
+        pytest.param(
+            "processes: 1", "processes: 3", r"sft.batch_size \(32\) must be a multiple of .* \(3\)", id="processes"
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named(tmp_path, line, misspelt, sentence):
@@ -114,6 +117,13 @@ def test_every_profile_composes_into_valid_params(scale, data):
     from tools.compose import composed
 
     Params.model_validate(composed([f"scale={scale}", f"data={data}"]))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf/accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_accelerate_reads_every_configuration(path):
+    from accelerate.commands.config import load_config_from_file
+
+    assert load_config_from_file(str(path)).num_machines == 1
 
 
 def test_every_stage_module_is_in_the_pipeline():
