@@ -136,8 +136,8 @@ class GeminiServer:
         try:
             while await self._exchange(reader, writer):
                 pass
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass  # the client went, or the server ends
         finally:
             self._connections.discard(asyncio.current_task())
             writer.close()

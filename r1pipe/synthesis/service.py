@@ -70,6 +70,8 @@ def config_of(request: Request) -> types.GenerateContentConfig:
         temperature=request.temperature,
         max_output_tokens=request.max_output_tokens,
         thinking_config=types.ThinkingConfig(thinking_budget=request.thinking_budget),
+        # There are no functions to call; unless told so, google-genai logs for each request that it could call ten.
+        automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
     )
 
 
