@@ -113,6 +113,7 @@ def test_killed_runs_end_with_every_sample_somewhere_and_nothing_paid_twice(tmp_
         assert start(tmp_path).wait() == 0, (tmp_path / "log").read_text()
         times = charged(server)
 
+    assert {path.name for path in (tmp_path / "data/cot").iterdir()} == {"drafts.jsonl", "rejects.jsonl"}
     drafts, rejects = rows(tmp_path, "drafts"), rows(tmp_path, "rejects")
     assert sorted(row["id"] for row in drafts + rejects) == sorted(ids)
     assert {row["reason"] for row in rejects} <= REASONS

@@ -6,7 +6,7 @@ from collections import Counter
 from functools import lru_cache
 
 from r1pipe.datasets.draft import Draft
-from r1pipe.files import whole
+from r1pipe.files import remove_drafts, whole
 from r1pipe.params import Params
 from r1pipe.progress import track
 from r1pipe.scenes import Scene
@@ -44,6 +44,7 @@ async def _synthesize(params: Params, samples: SampleFiles) -> Counter[str | Non
     scene = _scenes(params)
     reasons: Counter[str | None] = Counter()
     paths = params.paths
+    remove_drafts(paths.drafts.parent)
     with (
         whole(paths.drafts) as drafts,
         whole(paths.rejects) as rejects,
