@@ -1,6 +1,7 @@
 """A server that speaks Gemini's REST API over HTTP, well or badly, and counts what it would charge for.
 
-`python tests/gemini_server.py SECONDS` serves good answers after so long, prints its address, and ends with its standard input.
+`python tests/gemini_server.py SECONDS` serves good answers after so long, prints its address, and, when its standard input
+ends, the number of requests and the seconds from the first to the last.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ import json
 import random
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from typing import NamedTuple
 
 THOUGHT = "The table is <obj_003>. It is brown. So the answer is about <obj_003>."
@@ -207,8 +209,19 @@ class GeminiServer:
         return {"error": {"code": answer.status, "message": "no"}, "metadata": entry["metadata"]}
 
 
-if __name__ == "__main__":
-    with GeminiServer(latency_s=float(sys.argv[1])) as served:
-        served.asked = type("Nothing", (), {"append": lambda self, _: None})()
-        print(served.url, flush=True)  # noqa: T201
+def main():
+    times = []
+
+    def timed(asked):
+        times.append(time.monotonic())
+        return good(asked)
+
+    with GeminiServer(timed, latency_s=float(sys.argv[1])) as server:
+        server.asked = deque(maxlen=0)
+        print(server.url, flush=True)  # noqa: T201
         sys.stdin.read()
+        print(len(times), times[-1] - times[0])  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -50,8 +50,10 @@ class Till:
         Raises:
             R1Error: if the budget could be exceeded.
         """
-        most = dollars(size_at_most(request), self._params, batch=batch)
         budget = self._params.budget
+        if budget is None and not batch:
+            return 0.0
+        most = dollars(size_at_most(request), self._params, batch=batch)
         if budget is not None and spent + self._reserved + most > budget:
             raise R1Error(
                 f"Expected to stay below ${budget:.2f} (synthesize.gemini.budget), found ${spent:.2f} spent and up to "
