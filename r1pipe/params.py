@@ -129,6 +129,9 @@ class Render(Section):
     point_radius: Annotated[int, Field(ge=0)]
     """Half-width of a splat, pixels."""
 
+    fill_holes: bool
+    """Whether gaps between the splats of a surface show that surface instead of what is behind it."""
+
 
 class Backbone(Section):
     """A frozen encoder: trained here on rendered views, or loaded by name."""

@@ -19,7 +19,7 @@ from r1pipe.views.scores import embed_visible, greedy_coverage, lift, view_score
 from r1pipe.views.views import Views, render_scene
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
-RENDER = Render(size=(48, 32), fov=80.0, num_ring=5, eye_height=1.5, max_frames=3, point_radius=1)
+RENDER = Render(size=(48, 32), fov=80.0, num_ring=5, eye_height=1.5, max_frames=3, point_radius=1, fill_holes=False)
 
 
 def front(size=(20, 10), focal=10.0, count=1):

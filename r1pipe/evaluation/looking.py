@@ -26,7 +26,7 @@ Looks = Sequence[Mapping[str, Any]]
 class Sight(NamedTuple):
     """What the candidate cameras of a room see of its objects."""
 
-    index: NDArray[np.int32]
+    points: NDArray[np.int32]
     """`(V, H, W)`, the visible point of each pixel, -1 for none."""
 
     instance: NDArray[np.int32]
@@ -140,8 +140,8 @@ def _seen(aims: Sequence[Aim], sight: Callable[[str], Sight]) -> tuple[NDArray[n
     seen, pixels = [], []
     for scene_id, room in groupby(aims, key=lambda aim: aim.scene_id):
         group = list(room)
-        index_VHW, instance_P = sight(scene_id)
-        objects_VHW = np.where(index_VHW >= 0, instance_P[index_VHW], -1)
+        points_VHW, instance_P = sight(scene_id)
+        objects_VHW = np.where(points_VHW >= 0, instance_P[points_VHW], -1)
         for aim in group:
             share_V = (objects_VHW == aim.target).mean(axis=(1, 2))
             kept = sorted(aim.chosen)

@@ -15,7 +15,7 @@ from r1pipe.procedural.room import Rng, Room
 from r1pipe.procedural.surfaces import Surface, sample
 from r1pipe.scenes.scene import NO_INSTANCE, Scene, SceneObject
 from r1pipe.views.cameras import Cameras, look_at, pinhole
-from r1pipe.views.renderer import Rendering, render
+from r1pipe.views.renderer import Backend, Rendering, render
 
 MIN_POINTS = 30
 """An object seen with fewer points than this is taken out of the room: its annotations could not be trusted."""
@@ -29,6 +29,9 @@ _SPLAT = 2
 
 _HIDDEN_M = 0.08
 """A point this far behind the z-buffer is hidden."""
+
+_BACKEND: Backend = "numba"
+"""Rooms are made in a process a core; each would take a share of a GPU's memory for pictures this small."""
 
 _NOISE_M = 0.004
 _STRAY_SHARE = 0.002
@@ -144,7 +147,7 @@ def _dodge(eyes_V2: NDArray[np.float64], room: Room) -> NDArray[np.float64]:
 
 def visible(xyz_P3: FloatArray, rgb_P3: NDArray[np.uint8], cameras: Cameras) -> NDArray[np.bool_]:
     """`(P,)`: whether any camera sees a point, no farther behind its z-buffer than a surface is thick."""
-    depth_VHW = render(xyz_P3, rgb_P3, cameras, radius=_SPLAT).depth
+    depth_VHW = render(xyz_P3, rgb_P3, cameras, radius=_SPLAT, backend=_BACKEND).depth
     seen_P = np.zeros(len(xyz_P3), dtype=bool)
     for view, depth_HW in enumerate(depth_VHW):
         # Only points that no camera before has seen: there are fewer with each.
@@ -204,6 +207,6 @@ def _frames(
     cameras = path.take(rows).fitted((frame_size[0], frame_size[1]))
     # As wide a splat on a picture of any size: gaps between points scale with it.
     radius = max(1, round(_SPLAT * frame_size[0] / _PATH_SIZE[0]))
-    rendering = render(surface.xyz[there_P], surface.rgb[there_P], cameras, radius=radius)
+    rendering = render(surface.xyz[there_P], surface.rgb[there_P], cameras, radius=radius, backend=_BACKEND)
     unaligned = Cameras(np.linalg.inv(alignment) @ cameras.poses, cameras.intrinsics, cameras.size, cameras.near)
     return Frames(unaligned, rendering)

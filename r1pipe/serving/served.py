@@ -52,7 +52,7 @@ class Room(NamedTuple):
     def photographs(self, numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """`(V, H, W, 3)`: views of these numbers again, larger than the encoders saw them; `size` is (W, H), pixels."""
         cameras = self.views.cameras.take(np.array(numbers, dtype=np.intp)).fitted(size)
-        return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT)).rgb
+        return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT), fill_holes=True).rgb
 
 
 @dataclass(frozen=True)

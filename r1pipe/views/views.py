@@ -71,5 +71,5 @@ class Views:
 def render_scene(scene: Scene, params: Render, frames: Cameras | None = None) -> Views:
     """Look at a scene from its candidate cameras; `frames` lend theirs, in the scene's aligned frame."""
     cameras = candidates(scene, params, frames)
-    rendering = render(scene.xyz, scene.rgb, cameras, radius=params.point_radius)
+    rendering = render(scene.xyz, scene.rgb, cameras, radius=params.point_radius, fill_holes=params.fill_holes)
     return Views(scene.id, rendering.rgb, rendering.depth, rendering.index, cameras)
