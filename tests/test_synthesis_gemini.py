@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from gemini_server import FAULTY, GOOD_TEXT, GeminiServer, Sent, error, good, sent, spoken
+from google.oauth2.credentials import Credentials
 from tiny_room import ask, room
 
 from r1pipe.datasets import Pose
@@ -14,9 +15,11 @@ from r1pipe.errors import DataError, MissingError, R1Error
 from r1pipe.params import Params
 from r1pipe.synthesis.gemini import GeminiTeacher
 from r1pipe.synthesis.limiter import TokenBucket
+from r1pipe.synthesis.pictures import pictures
 from r1pipe.synthesis.prompts import Picture, Prompts, prompt_version
 from r1pipe.synthesis.service import KEY_VARIABLE, PLACE_VARIABLES, VERTEX_VARIABLE
 from r1pipe.synthesis.teacher import Refusal, Thought
+from r1pipe.views.placement import num_candidates
 
 ROOT = Path(__file__).parents[1]
 DEFAULTS = Params.load(ROOT / "params.yaml").synthesize.gemini
@@ -356,3 +359,26 @@ def test_a_missing_key_is_named(monkeypatch, server, tmp_path, environment, sent
         monkeypatch.setenv(name, value)
     with pytest.raises(MissingError, match=sentence):
         GeminiTeacher(gemini(server, tmp_path), Prompts(), concurrency=1)
+
+
+def test_vertex_is_asked_with_its_credentials_and_takes_no_batches(monkeypatch, server, scene, tmp_path):
+    monkeypatch.delenv(KEY_VARIABLE)
+    monkeypatch.setattr("google.auth.default", lambda scopes: (Credentials(token="pass"), None))
+    for name, value in {VERTEX_VARIABLE: "true", **dict.fromkeys(PLACE_VARIABLES, "here")}.items():
+        monkeypatch.setenv(name, value)
+    assert run(server, tmp_path, scene, TABLE)[0].second_answer == "brown"
+    assert server.asked[0].path.endswith(
+        "/projects/here/locations/here/publishers/google/models/gemini-2.5-pro:generateContent"
+    )
+    assert server.asked[0].api_key is None
+    with pytest.raises(R1Error, match="found Vertex AI"):
+        run(server, tmp_path, scene, TABLE, batch=True)
+
+
+def test_pictures_are_views_evenly_spread_and_known_by_their_pixels(scene):
+    render = Params.load(ROOT / "params.yaml").render
+    three, again = pictures(scene, render, 3), pictures(scene, render, 3)
+    assert [picture.png[:4] for picture in three] == [b"\x89PNG"] * 3
+    assert len({picture.digest for picture in three}) == 3
+    assert three == again
+    assert len(pictures(scene, render, 100)) == num_candidates(render)
