@@ -107,6 +107,14 @@ def test_a_failed_job_stops_the_run_and_costs_nothing(server, scene, tmp_path):
     assert run(server, tmp_path, scene, *SAMPLES, batch=True)[0].second_answer == "brown"
 
 
+def test_a_job_that_is_refused_says_why(server, scene, tmp_path):
+    server.job_faults = [error(400, "too many jobs")]
+    with pytest.raises(R1Error, match=r"Expected an answer from the Gemini API, found: refused, 400 too many jobs\."):
+        run(server, tmp_path, scene, *SAMPLES, batch=True)
+    assert run(server, tmp_path, scene, *SAMPLES, batch=True)[0].second_answer == "brown"
+    assert len(server.jobs) == 2
+
+
 def test_a_job_beyond_the_budget_is_not_submitted(server, scene, tmp_path):
     with pytest.raises(R1Error, match="budget"):
         run(server, tmp_path, scene, *SAMPLES, batch=True, budget=0.05)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable
+from functools import partial
 
 from google.genai import types
 
@@ -63,7 +64,7 @@ class Batches:
         for request in requests:
             if request.key in group or self._ledger.get(request.key) or self._ledger.in_job(request.key):
                 continue
-            if size + _bytes(request) > _MAX_BYTES:
+            if group and size + _bytes(request) > _MAX_BYTES:
                 await self._submit(list(group.values()))
                 group, size = {}, 0.0
             group[request.key] = request
@@ -76,7 +77,7 @@ class Batches:
         """Learn the service's names of jobs that an earlier run planned; forget those that it did not submit."""
         for job in self._ledger.jobs():
             if job.name is None:
-                name = await patiently(lambda label=job.label: self._find(label), self._params)  # type: ignore[misc]
+                name = await patiently(partial(self._find, job.label), self._params)
                 if name is None:
                     await self._ledger.forgotten(job.label)
                 else:
@@ -120,7 +121,8 @@ class Batches:
         """Read every job, the ones of earlier runs included, when it is done."""
         while jobs := self._ledger.jobs():
             for label, name in jobs:
-                job = await patiently(lambda name=name: self._jobs.get(name=name or ""), self._params)  # type: ignore[misc]
+                assert name is not None, "every job that is not forgotten was submitted"
+                job = await patiently(partial(self._jobs.get, name=name), self._params)
                 if job.state in _LOST:
                     await self._ledger.forgotten(label)
                     raise R1Error(

@@ -55,7 +55,6 @@ class GeminiTeacher:
         self._pending: dict[str, asyncio.Task[Reply]] = {}
         self._sending: set[str] = set()
         self._closing = False
-        self._reached = self._ledger.spent > 0
         self._answered = self._failed_in_a_row = 0
         self._start = time.monotonic()
         if lost := self._ledger.unanswered:
@@ -141,7 +140,7 @@ class GeminiTeacher:
                     self._till.release(reserved)
         except UnansweredError as error:
             self._count_failure(error)
-            return Reply(None, str(error))
+            return Reply(None, error.refusal)
         finally:
             del self._pending[request.key]
         return reply
@@ -157,16 +156,16 @@ class GeminiTeacher:
         finally:
             self._sending.discard(request.key)
         self._answered += 1
-        self._reached = True
         self._failed_in_a_row = 0
         return reply
 
     def _count_failure(self, error: UnansweredError) -> None:
         """Stop where one request after the other goes without an answer, or the very first in the ledger does."""
         self._failed_in_a_row += 1
-        if not self._reached or self._failed_in_a_row >= _FAILURES_IN_A_ROW:
+        reached = self._answered > 0 or self._ledger.spent > 0
+        if not reached or self._failed_in_a_row >= _FAILURES_IN_A_ROW:
             raise R1Error(
-                f"Expected an answer from the Gemini API, found {error}; {self._failed_in_a_row} requests in a row went "
+                f"Expected an answer from the Gemini API, found {error.refusal}; {self._failed_in_a_row} requests in a row went "
                 f"without one. What was answered so far is in the ledger, the next run goes on from there."
             ) from error
 

@@ -32,7 +32,9 @@ class UnansweredError(R1Error):
     """One request was not answered; others may be."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
+        super().__init__(f"Expected an answer from the Gemini API, found: {reason}, {detail}.")
+        self.refusal = f"{reason}: {detail}"
+        """As a reply has it."""
 
 
 async def patiently(
