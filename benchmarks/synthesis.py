@@ -38,6 +38,8 @@ class Measured(NamedTuple):
     requests: int
     per_second: float
     peak_mib: float
+    cpu_ms: float
+    """Processor time of the stage a request, its start included; what other processes take from the machine is not in it."""
 
 
 def scene(number: int) -> Scene:
@@ -99,7 +101,8 @@ def measure(*, num_samples: int, rate: float, concurrency: int, latency_s: float
             raise subprocess.CalledProcessError(stage.returncode, command, stderr=(folder / "log").read_text())
         serving.stdin.close()
         count, seconds = serving.stdout.readline().split()
-    return Measured(int(count), (int(count) - 1) / float(seconds), usage.ru_maxrss / 1024)
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Measured(int(count), (int(count) - 1) / float(seconds), usage.ru_maxrss / 1024, 1000 * cpu_s / int(count))
 
 
 def main() -> None:
@@ -109,8 +112,9 @@ def main() -> None:
         num_samples = rate * SECONDS_A_RATE // 2
         seen = measure(num_samples=num_samples, rate=rate, concurrency=2 * rate, latency_s=LATENCY_S)
         share = seen.per_second / rate
+        verdict = "holds" if share >= 0.95 else "MISSED"
         print(
-            f"{rate:4d}/s set: {seen.per_second:6.1f}/s, {share:.1%} {'holds' if share >= 0.95 else 'MISSED'}",
+            f"{rate:4d}/s set: {seen.per_second:6.1f}/s, {share:.1%} {verdict}, {seen.cpu_ms:.1f} ms CPU each",
             flush=True,
         )
     peaks = []

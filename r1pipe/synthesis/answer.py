@@ -11,7 +11,7 @@ from r1pipe.synthesis.request import Reply
 _CHARS_A_TOKEN = 20
 """No token is longer; a text that would need longer ones was not written under the request's limit."""
 
-FINISHED = ("STOP", "FINISH_REASON_UNSPECIFIED", None)
+_FINISHED = ("STOP", "FINISH_REASON_UNSPECIFIED", None)
 
 
 class _Fields(BaseModel):
@@ -82,7 +82,7 @@ def _why_not(body: _Body, text: str, max_chars: int) -> str | None:
     finish = body.candidates[0].finish_reason
     if finish == "MAX_TOKENS":
         return "truncated: MAX_TOKENS"
-    if finish not in FINISHED:
+    if finish not in _FINISHED:
         return f"blocked: {finish}"
     if len(text) > max_chars:
         return f"oversized: {len(text)} characters"
