@@ -311,6 +311,23 @@ def ablate(
 
 @app.command()
 @in_a_sentence
+def profile(
+    path: Annotated[Path, typer.Argument(help="The JSON to write, in `profiles/` where DVC is to see it change.")],
+) -> None:
+    """Store how the data are distributed now, for `validate` to warn of drift from it.
+
+    Needs what `validate` reads. `validate.profile` in the parameters names the file to compare with.
+
+    Example: `r1pipe profile profiles/mine.json`, then `dvc exp run -S validate.profile=profiles/mine.json`
+    """
+    from r1pipe.stages.validate import profile as store
+
+    store(Params.load(), path)
+    typer.echo(str(path))
+
+
+@app.command()
+@in_a_sentence
 def doctor() -> None:
     """Say what this machine can run, and what is missing.
 

@@ -49,6 +49,9 @@ class Paths(Section):
     drafts: Path
     rejects: Path
     cot: Path
+    release: Path
+    """The same texts as a dataset for others, with its card."""
+
     data_docs: Path
     sft: Path
     grpo: Path
@@ -382,12 +385,30 @@ class Filters(Section):
     """Least 1 - normalised Levenshtein distance between the answer and the one drawn from the reasoning alone."""
 
 
+class Probe(Section):
+    """Texts that the scripted teacher writes only to measure the filters; they are not kept."""
+
+    samples: Annotated[int, Field(ge=0)]
+    """How many; 0 measures nothing."""
+
+    fault_rate: Share
+    """The share with a fault, of each kind."""
+
+
 class Validate(Section):
     """Stage `validate`."""
 
     filters: Filters
     max_reject_rate: Share
     """Above it the gate warns."""
+
+    profile: Path | None
+    """What `r1pipe profile` wrote; the gate warns of drift from it. In `profiles/`, so that DVC sees it change."""
+
+    max_drift: Positive
+    """The largest Kullback-Leibler divergence of a column from the profile, nats."""
+
+    probe: Probe
 
 
 Modality = Literal["image", "depth", "points"]

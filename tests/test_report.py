@@ -47,6 +47,20 @@ COMPLETIONS = {
 }
 
 
+SHARE = {"hits": 19, "n": 20, "value": 0.95, "low": 0.764, "high": 0.991}
+GATE = {
+    "rows": {"train": 1234, "val": 56},
+    "rejects": {"format": 31, "length": 7},
+    "refusals": {"blocked": 3},
+    "expectations": {"critical": {"passed": 42, "failed": 0}, "warning": {"passed": 7, "failed": 1}},
+    "warnings": {"reject_rate": "The filters keep enough drafts. Found 4 of 9 rows: a <b>."},
+    "faults": {"wrong_answer": {"filter": "consistency", "recall": SHARE, "precision": SHARE | {"value": None}}},
+    "drift": {"profile": "profiles/ours.json", "allowed": 0.1, "divergence": {"samples, task": 0.0123}},
+    "defects": {"3d_llm_val.json": {"asked_before": 97, "trailing_comma": 1158}},
+}
+"""What stage `validate` leaves."""
+
+
 @pytest.fixture
 def params(tmp_path):
     given = Params.load(ROOT / "params.yaml")
@@ -62,9 +76,7 @@ def page(params):
     facts = {"protocols": protocols, "seed": 0, "split": split, "models": {"grpo": {"sha256": "f00d" * 16}}}
     write_json(paths.metrics / "provenance.json", facts | {"absent": {"meteor": "no jar"}})
     write_json(paths.metrics / "backbones.json", {"clip": {"recall": 0.123456}, "detector": {"f1_25": 0.75}})
-    write_json(
-        paths.metrics / "validate.json", {"rejects": {"format": 31, "length": 7}, "expectations": {"passed": 42}}
-    )
+    write_json(paths.metrics / "validate.json", GATE)
     course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
     course(paths.logs / "grpo", "eval_reward", [0.5, 0.55, 0.6])
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
@@ -158,7 +170,14 @@ class Wellformed(HTMLParser):
         pytest.param("grpo +40.8 exact match", id="the gap to blind"),
         pytest.param("<td>format</td>", id="a reason for rejects"),
         pytest.param('<td class="num">31</td>', id="a count of rejects"),
-        pytest.param("expectations / passed", id="expectations"),
+        pytest.param("42 hold and 0 fail; of the warnings 7 hold and 1 fail", id="expectations by severity"),
+        pytest.param('<a href="data_docs/index.html">Data Docs</a>', id="the way to the Data Docs"),
+        pytest.param("Found 4 of 9 rows: a &lt;b&gt;.", id="a warning with its rows, escaped"),
+        pytest.param('<td>blocked</td><td class="num">3</td>', id="what the teacher refused"),
+        pytest.param("0.950<small>[0.764, 0.991] n=20", id="a filter's recall with interval and count"),
+        pytest.param("<code>profiles/ours.json</code>", id="the profile that data are held against"),
+        pytest.param('<td>samples, task</td><td class="num">0.0123</td>', id="a column's drift"),
+        pytest.param("asked before 97, trailing comma 1158", id="defects of a published file"),
         pytest.param("0.12346", id="an encoder's metric"),
         pytest.param("f00d" * 16, id="a hash"),
         pytest.param("rules of qa", id="a protocol"),
@@ -185,6 +204,17 @@ def test_the_page_is_wellformed_and_needs_nothing_but_itself(page):
     parser.feed(page)
     assert parser.open == []
     assert not re.search(r'<script|<link|src="(?!data:image/jpeg;base64,)|src=[^"]|url\(|https?://', page)
+
+
+def test_what_was_not_measured_is_said(params, page):
+    write_json(
+        params.paths.metrics / "validate.json",
+        GATE | {"faults": {}, "defects": {}, "drift": {"profile": None, "allowed": 0.1, "divergence": {}}},
+    )
+    report.main(params)
+    page = params.paths.report.read_text(encoding="utf-8")
+    assert "Not measured: <code>validate.probe.samples</code> is 0" in page
+    assert "Not measured: no profile is given" in page
 
 
 def test_every_example_has_its_contact_sheet_with_the_chosen_view_framed(page):

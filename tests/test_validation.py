@@ -1,128 +1,36 @@
-"""The gate: each defect that is planted stops it, by its name; clean data pass, with the same bytes each time."""
+"""The gate: each defect that is planted stops it, by its name and rows; clean data pass, with the same bytes each time."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from tiny_gate import PARAMS, SPLIT, World, asked, draft, room
 
-from r1pipe.datasets import Pose, Sample
-from r1pipe.datasets.draft import Draft
-from r1pipe.datasets.manifest import File, Manifest, Root, SceneEntry
-from r1pipe.errors import GateError
-from r1pipe.files import read_jsonl, write_jsonl
+from r1pipe.datasets.manifest import Annotations, File, Manifest, Root
+from r1pipe.errors import GateError, R1Error
+from r1pipe.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 from r1pipe.geometry import Box
-from r1pipe.params import Params
 from r1pipe.response import compose
-from r1pipe.scenes import Scene, SceneObject
+from r1pipe.scenes import Scene
 from r1pipe.stages import validate
-from r1pipe.validation.evidence import Extent, samples_table
-from r1pipe.validation.filters import fault_figures, reject_reason, similarity, steps
+from r1pipe.stages.runner import run
+from r1pipe.validation.checks import checks
+from r1pipe.validation.defects import annotations_table, defect_counts
+from r1pipe.validation.evidence import Extent
+from r1pipe.validation.gate import run_checks
 from r1pipe.validation.leaks import leaks
+from r1pipe.validation.profile import Profile
+from r1pipe.validation.samples import samples_table
 
-PARAMS = Params.load(Path(__file__).parents[1] / "params.yaml")
-SPLIT = {"scene0000_00": "train", "scene0000_01": "train", "scene0011_00": "val", "scene0707_00": "test"}
-
-
-def room(scene_id, width=0.5):
-    objects = tuple(
-        SceneObject(i, label, nyu40, Box(*box))
-        for i, (label, nyu40, box) in enumerate(
-            [
-                ("chair", 5, (1.0, 1.0, 0.5, width, 0.5, 1.0)),
-                ("table", 7, (2.5, 1.0, 0.4, 1.0, 0.6, 0.8)),
-                ("lamp", 35, (2.5, 1.0, 1.0, 0.2, 0.2, 0.4)),
-                ("bed", 4, (2.0, 3.0, 0.3, 1.5, 2.0, 0.6)),
-            ]
-        )
-    )
-    corners = np.array([[x, y, z] for x in (0, 4) for y in (0, 4.2) for z in (0, 2.4)], np.float32)
-    return Scene(scene_id, corners, np.zeros((8, 3), np.uint8), np.full(8, -1, np.int32), objects)
-
-
-def questions(scene, split):
-    chair, table = scene.objects[:2]
-    shared = {"scene_id": scene.id, "split": split}
-    return [
-        Sample(
-            id=f"scanqa-{scene.id}-0", task="qa", question="what color is the chair?", answers=("red",), source="scanqa",
-            object_ids=(chair.id,), boxes=(chair.box,), **shared,
-        ),
-        Sample(
-            id=f"scanrefer-{scene.id}-1", task="grounding", question="the table beside the chair", source="scanrefer",
-            object_ids=(table.id,), boxes=(table.box,), **shared,
-        ),
-        Sample(
-            id=f"sqa3d-{scene.id}-2", task="situated", question="what is on my left?", answers=("lamp",), source="sqa3d",
-            pose=Pose(position=(1.0, 1.0, 0.0), rotation=(0.0, 0.0, 0.0, 1.0)), **shared,
-        ),
-    ]  # fmt: skip
-
-
-def draft(sample):
-    cot = {
-        "qa": "<think>chair <obj_000> red</think><answer>red</answer>",
-        "grounding": "<answer><obj_001></answer>",
-        "situated": "<think>left <obj_002> lamp</think><answer>lamp</answer>",
-    }[sample.task]
-    second = None if sample.task == "grounding" else sample.answers[0]
-    shared = sample.model_dump(include={"id", "scene_id", "question", "task", "answers", "split"})
-    return Draft(**shared, cot=cot, teacher="scripted", second_answer=second)
-
-
-class World:
-    """Everything that stage `validate` reads, to be spoilt."""
-
-    def __init__(self, folder):
-        self.params = PARAMS.model_copy(
-            update={
-                "think": PARAMS.think.model_copy(update={"grounding": False, "captioning": False}),
-                "paths": PARAMS.paths.model_copy(
-                    update={
-                        "manifest": folder / "manifest.json",
-                        "scenes": folder / "scenes",
-                        "samples": folder / "samples",
-                        "drafts": folder / "cot" / "drafts.jsonl",
-                        "cot": folder / "cot" / "validated",
-                        "data_docs": folder / "reports" / "data_docs",
-                        "metrics": folder / "reports" / "metrics",
-                    }
-                ),
-            }
-        )
-        self.split = dict(SPLIT)
-        # A re-scan has the same furniture; the other rooms have their own.
-        widths = dict(zip(SPLIT, (0.5, 0.5, 0.6, 0.7), strict=True))
-        self.scenes = {scene_id: room(scene_id, width) for scene_id, width in widths.items()}
-        self.samples = [s for scene in self.scenes.values() for s in questions(scene, SPLIT[scene.id])]
-        self.drafts = [draft(s) for s in self.samples if s.split != "test"]
-
-    def change(self, index, **update):
-        self.samples[index] = self.samples[index].model_copy(update=update)
-
-    def validate(self):
-        paths = self.params.paths
-        file = File(path="scans/a.ply", size=1, sha256="0" * 64)
-        entries = tuple(
-            SceneEntry(
-                id=i,
-                split=split,
-                annotated=True,
-                frames=(),
-                files=(file.model_copy(update={"path": f"scans/{i}.ply"}),),
-            )
-            for i, split in self.split.items()
-        )
-        root = Root(kind="scannet", path="raw", meta=(), scenes=entries, annotations=())
-        Manifest(roots=(root,)).save(paths.manifest)
-        for scene in self.scenes.values():
-            scene.save(paths.scenes)
-        for split in ("train", "val", "test"):
-            write_jsonl(paths.samples / f"{split}.jsonl", [s for s in self.samples if s.split == split])
-        write_jsonl(paths.drafts, self.drafts)
-        validate.main(self.params)
+DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture
@@ -189,10 +97,6 @@ def identifier_in_prompt(world):
     world.change(1, question="<obj_001> beside the chair")
 
 
-def sample_of_another_split(world):
-    world.change(3, split="val")
-
-
 def stale_draft(world):
     world.change(0, question="which color is the chair?")
 
@@ -229,7 +133,6 @@ def unprepared_scene(world):
             [duplicate_id, unaligned_target, identifier_in_prompt, draft_of_nothing, unprepared_scene],
             {"duplicate_id", "target_is_annotated", "target_in_prompt", "draft_of_sample", "scene_prepared"},
         ),
-        ([sample_of_another_split], {"sample_split", "draft_of_sample", "question_in_training"}),
     ],
     ids=lambda value: "-".join(spoil.__name__ for spoil in value) if isinstance(value, list) else "",
 )
@@ -252,11 +155,15 @@ def test_planted_defects_stop_the_gate_by_their_names_and_by_no_other(world, def
         ("grounding", "the table beside the chair", False),
         ("captioning", "describe <obj_001>.", False),
         ("qa", "what is at <box>1,1,0.5,0.5,0.5,1</box>?", True),
+        ("qa", "what is at (2.5, 1.00, 0.4)?", True),
+        ("qa", "is the thing of 1.0 x 0.6 x 0.8 m red?", True),
+        ("qa", "what is 2.5 m high and 1.0 m wide, 0.9 m from the door?", False),
     ],
 )
 def test_a_prompt_gives_away_its_target_by_a_box_or_by_the_identifier_it_asks_for(task, question, gives_away):
-    sample = asked(question, "table", 1).model_copy(update={"task": task})
-    assert samples_table([sample], SPLIT, {}, set())["names_target"].tolist() == [gives_away]
+    box = Box(2.5, 1.0, 0.4, 1.0, 0.6, 0.8)
+    sample = asked(question, "table", 1).model_copy(update={"task": task, "boxes": (box,)})
+    assert samples_table([sample], SPLIT, {}, set())["gives_away"].tolist() == [gives_away]
 
 
 @pytest.mark.parametrize(
@@ -275,16 +182,18 @@ def test_a_target_box_is_compared_with_its_object(object_ids, boxes, error):
     ("scene_id", "question", "likeness"),
     [
         ("scene0000_01", "What color is the chair?", 1.0),
+        ("scene0000_01", "WHAT color, is the CHAIR", 1.0),
         ("scene0000_01", "what color is the red chair?", 5 / 6),
         ("scene0000_01", "how many beds are there", 0.0),
         ("scene0011_00", "what color is the chair?", None),
     ],
-    ids=["word for word", "nearly so", "another question", "another room"],
+    ids=["word for word", "by case and punctuation", "nearly so", "another question", "another room"],
 )
 def test_leaks_are_likenesses_within_a_physical_room(scene_id, question, likeness):
     trained = asked("what color is the chair?", "red")
     held_out = trained.model_copy(update={"id": "b", "scene_id": scene_id, "question": question, "split": "test"})
-    assert leaks([trained, held_out]).get("b") == (likeness if likeness is None else pytest.approx(likeness))
+    found = leaks([trained, held_out]).get("b")
+    assert found == (None if likeness is None else (pytest.approx(likeness), "a"))
 
 
 def test_many_rejects_warn_but_do_not_stop(world, caplog):
@@ -292,85 +201,159 @@ def test_many_rejects_warn_but_do_not_stop(world, caplog):
         world.drafts[i] = world.drafts[i].model_copy(update={"cot": "red", "fault": "format"})
     world.validate()
     assert (
-        "reject_rate: The filters keep enough drafts. Found 4 of 9 rows, such as scanqa-scene0000_00-0" in caplog.text
+        "reject_rate: The filters keep enough drafts. Found 4 of 9 rows: scanqa-scene0000_00-0; sqa3d-" in caplog.text
     )
     metrics = json.loads((world.params.paths.metrics / "validate.json").read_text())
     assert metrics["expectations"]["warning"]["failed"] == 1
     assert metrics["rejects"] == {"format": 4}
-    assert metrics["faults"] == {"format": {"injected": 4, "caught": 4, "precision": 1.0, "recall": 1.0}}
+    assert list(metrics["warnings"]) == ["reject_rate"]
 
 
-def asked(question, answer, *object_ids):
-    return Sample(
-        id="a", scene_id="scene0000_00", task="qa", question=question, answers=(answer,), object_ids=object_ids,
-        source="scanqa", split="train",
-    )  # fmt: skip
+def val_scene_in_train(world):
+    world.samples[6] = world.samples[6].model_copy(update={"split": "train"})
+    world.drafts[6] = draft(world.samples[6])
 
 
-@pytest.mark.parametrize(
-    ("cot", "second", "reason"),
-    [
-        ("<think>chair <obj_001> red</think><answer>red</answer>", "red", None),
-        ("<think>chair <obj_001> red</think><answer>Red</answer>", None, None),
-        ("<think>chair <obj_001> red<answer>red</answer>", None, "format"),
-        ("<answer>red</answer>", None, "format"),
-        ("<think>red</think><answer>red</answer>", "red", "length"),
-        (compose("chair <obj_001> red " * 30, "red"), "red", "length"),
-        (compose("chair <obj_001> red", "red " * 61), "red", "answer_length"),
-        ("<think>. . . .</think><answer>red</answer>", "red", "steps"),
-        ("<think>table <obj_002> so red</think><answer>red</answer>", "red", "target"),
-        ("<think>chair <obj_001> . table <obj_002> so red</think><answer>red</answer>", "red", "target"),
-        ("<think>chair <obj_001> blue</think><answer>red</answer>", "blue", "consistency"),
-        ("<think>chair <obj_001> blue</think><answer>blue</answer>", "blue", "consistency"),
-    ],
-)
-def test_filters_reject_in_order_and_by_name(cot, second, reason):
-    sample = asked("what color is the chair?", "red", 1)
-    given = draft(sample).model_copy(update={"cot": cot, "second_answer": second})
-    assert reject_reason(given, sample, PARAMS.think, PARAMS.validate_.filters) == reason
+def val_mesh_under_a_train_id(world):
+    world.meshes["scene0000_00"] = world.meshes["scene0011_00"]
 
 
-@pytest.mark.parametrize(
-    ("thinking", "passes"),
-    [("beds none no", True), ("table <obj_002> so no", False)],
-)
-def test_without_a_target_the_last_step_names_what_was_asked_for(thinking, passes):
-    sample = asked("are there any beds?", "no")
-    given = draft(sample).model_copy(update={"cot": compose(thinking, "no"), "second_answer": "no"})
-    assert (reject_reason(given, sample, PARAMS.think, PARAMS.validate_.filters) is None) == passes
+def val_question_reworded(world):
+    copied = world.samples[6].model_copy(
+        update={"id": "scanqa-new", "question": "WHAT color, is the Chair", "split": "train"}
+    )
+    world.samples.append(copied)
+    world.drafts.append(draft(copied))
 
 
-@pytest.mark.parametrize(
-    ("thinking", "count"),
-    [
-        ("chair <obj_001> red", 1),
-        ("1. Find the bed. 2. It is red. 3. So red.", 3),
-        ("Step 1: find the bed\nStep 2: see it", 2),
-        ("it is 1.5 m wide; that fits", 2),
-        (". . .", 0),
-    ],
-)
-def test_steps_are_what_stands_between_stops(thinking, count):
-    assert len(steps(thinking)) == count
+def target_box_in_a_prompt(world):
+    world.change(0, question="what color is the chair at (1.00, 1.00, 0.50)?")
+    world.drafts[0] = draft(world.samples[0])
 
 
-@pytest.mark.parametrize(
-    ("one", "two", "expected"),
-    [
-        ("red", " RED", 1.0),
-        ("", "", 1.0),
-        ("", "red", 0.0),
-        ("kitten", "sitting", 4 / 7),
-        ("on the bed", "on the red", 0.9),
-    ],
-)
-def test_similarity_is_one_minus_normalised_levenshtein(one, two, expected):
-    assert similarity(one, two) == pytest.approx(expected) == similarity(two, one)
+LEAKS = [
+    (
+        val_scene_in_train,
+        "sample_split (samples: 1 of 12 rows: scanqa-scene0011_00-0 (a train sample of scene0011_00 in val))",
+    ),
+    (val_mesh_under_a_train_id, "mesh_in_one_split (scenes: 2 of 4 rows: "
+     "scene0000_00 (scene0000_00 in train and scene0011_00 in val); scene0011_00 (scene0000_00 in train and scene0011_00 in val))"),
+    (rescan_in_val, "room_in_one_split (scenes: 2 of 4 rows: "
+     "scene0000_00 (scene0000_00 in train and scene0000_01 in val); scene0000_01 (scene0000_00 in train and scene0000_01 in val))"),
+    (
+        val_question_reworded,
+        "question_in_training (samples: 1 of 13 rows: scanqa-scene0011_00-0 (trained as scanqa-new))",
+    ),
+    (
+        target_box_in_a_prompt,
+        "target_in_prompt (samples: 1 of 12 rows: scanqa-scene0000_00-0 (what color is the chair at (1.00, 1.00, 0.50)?))",
+    ),
+]  # fmt: skip
 
 
-def test_precision_and_recall_count_a_fault_by_its_own_filter():
-    pairs = [("steps", "steps"), ("steps", None), ("steps", "length"), (None, "steps"), (None, None), ("format", None)]
-    assert fault_figures(pairs) == {
-        "format": {"injected": 1, "caught": 0, "precision": None, "recall": 0.0},
-        "steps": {"injected": 3, "caught": 1, "precision": 0.5, "recall": 1 / 3},
+@pytest.mark.parametrize(("leak", "named"), LEAKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_leak_stops_the_stage_with_status_1_and_names_its_rows(world, leak, named, monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the runner's process is pytest's here
+    leak(world)
+    world.write()
+    with pytest.raises(SystemExit) as stop:
+        run(validate.main)
+    sentence = capsys.readouterr().err
+    assert stop.value.code == 1
+    assert named in sentence
+    assert ".work/validate/data_docs/index.html" in sentence
+
+
+@pytest.mark.slow
+def test_leaks_stop_dvc_repro_before_what_comes_after(world):
+    for leak in (val_scene_in_train, rescan_in_val, val_question_reworded, target_box_in_a_prompt):
+        leak(world)
+    world.write()
+    stages = {
+        "validate": {"cmd": f"{sys.executable} -m r1pipe.stages.validate"},
+        "sft": {"cmd": "touch trained", "deps": [str(world.params.paths.cot)]},
     }
+    stages["validate"]["outs"] = [str(world.params.paths.cot)]
+    Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    dvc = [sys.executable, "-m", "dvc"]
+    environment = os.environ | {"DVC_NO_ANALYTICS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([*dvc, "init", "--no-scm", "-q"], check=True, env=environment)
+    ended = subprocess.run([*dvc, "repro"], check=False, env=environment, capture_output=True, text=True)
+    assert ended.returncode != 0
+    for name in ("sample_split", "room_in_one_split", "question_in_training", "target_in_prompt"):
+        assert re.search(rf"{name} \(\w+: \d+ of \d+ rows: (scene|scan)", ended.stderr)
+    assert not Path("trained").exists()
+
+
+def test_drift_from_a_stored_profile_warns_and_does_not_stop(world):
+    world.write()
+    validate.profile(world.params, Path("profile.json"))
+    world.set(profile=Path("profile.json"))
+    world.samples = [s.model_copy(update={"question": f"please tell me, {s.question}"}) for s in world.samples]
+    world.drafts = [draft(s) for s in world.samples if s.split != "test"]
+    world.validate()
+    metrics = json.loads((world.params.paths.metrics / "validate.json").read_text())
+    assert list(metrics["warnings"]) == ["drift_samples_question_words"]
+    assert metrics["drift"]["divergence"]["samples, task"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [(None, "Expected a JSON file at profile.json, found none"), ('{"distributions": [{"table": "scenes"}]}', "distributions.0.column")],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_read_is_named(tmp_path, monkeypatch, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("profile.json").write_text(text)
+    with pytest.raises(R1Error, match=re.escape(sentence)):
+        Profile.load(Path("profile.json"))
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "rows", "found"),
+    [
+        ("threedllm", "3d_llm_scene_description_train.json", [("scene0000_00", "a"), ("scene0000_00", "a,")], {"asked_before": 1, "trailing_comma": 1}),
+        ("threedllm", "3d_llm_scene_description_val.json", [("scene0000_00", "a"), ("scene0011_00", "a")], {"other_split": 1}),
+        ("scanqa", "ScanQA_v1.0_train.json", [("scene0000_00", "a"), ("scene0000_00", "a")], {"repeated": 1, "asked_before": 1}),
+        ("scene30k", "released.jsonl", [("scene0000_00", "a"), ("scene0011_00", "a"), ("scene0707_00", "a")], {"other_split": 2}),
+        ("scene30k", "validation.jsonl", [("scene0000_00", "a"), ("scene0011_00", "a")], {"other_split": 1}),
+        ("sqa3d", "v1_balanced_questions_train_scannetv2.json", [("scene0000_00", "a"), ("scene0000_00", "b")], None),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)  # fmt: skip
+def test_defects_are_counted_by_file(tmp_path, source, name, rows, found):
+    for split in ("train", "val", "test"):
+        listed = [scene_id for scene_id, of in SPLIT.items() if of == split]
+        write_text(tmp_path / "meta" / f"scannetv2_{split}.txt", "\n".join(listed))
+    values = [{"scene_id": scene_id, "question": "what?", "answers": [answer]} for scene_id, answer in rows]
+    write_jsonl(tmp_path / name, values) if name.endswith("l") else write_json(tmp_path / name, values)
+    files = (File(path=name, size=1, sha256=""),)
+    root = Root(
+        kind="scannet", path=f"{tmp_path}", meta=(), scenes=(), annotations=(Annotations(source=source, files=files),)
+    )
+    assert defect_counts(annotations_table(Manifest(roots=(root,)))) == ({} if found is None else {name: found})
+
+
+THREEDLLM = {
+    "3d_llm_embodied_dialogue_filtered_val.json": {"repeated": 16, "asked_before": 97, "other_split": 1222},
+    "3d_llm_embodied_question_answer_val.json": {"asked_before": 67, "trailing_comma": 1158, "other_split": 1938},
+    "3d_llm_scene_description_val.json": {"asked_before": 60, "other_split": 121},
+}
+"""Sixty of 61 scenes are described twice; all 1,222, 1,938 and 121 rows are about scenes of ScanNet's train list."""
+
+
+@pytest.mark.skipif(not (DATA / "threedllm").is_dir(), reason="needs the 3D-LLM files in shared/data")
+def test_the_gate_counts_each_defect_of_the_published_3d_llm_files(tmp_path):
+    (tmp_path / "meta").symlink_to(DATA / "scannet" / "meta")
+    paths = sorted((DATA / "threedllm").glob("*.json"))
+    found = tuple(File(path=f"{path}", size=path.stat().st_size, sha256=sha256(path)) for path in paths)
+    annotations = (Annotations(source="threedllm", files=found),)
+    root = Root(kind="scannet", path=f"{tmp_path}", meta=(), scenes=(), annotations=annotations)
+    table = annotations_table(Manifest(roots=(root,)))
+    assert defect_counts(table) == THREEDLLM
+    ours = [check for check in checks(PARAMS.validate_, (), ()) if check.table == "annotations"]
+    outcomes = run_checks(ours, {"annotations": table}, tmp_path / "data_docs")
+    assert {o.check.column: o.num_unexpected for o in outcomes} == {
+        "repeated": 16, "asked_before": 224, "trailing_comma": 1158, "other_split": 3281,
+    }  # fmt: skip
+    assert all(o.check.severity == "warning" and not o.passed for o in outcomes)

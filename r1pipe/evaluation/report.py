@@ -39,6 +39,11 @@ class Findings:
     provenance: Mapping[str, Any]
     backbones: Mapping[str, Any]
     validation: Mapping[str, Any]
+    """What stage `validate` found, see `validation.summary`."""
+
+    data_docs: str
+    """Where its Data Docs are, as seen from the page."""
+
     courses: Mapping[str, Courses]
     """By training stage."""
 
@@ -102,7 +107,8 @@ def render(findings: Findings) -> str:
         missing=[panel.title for panel in PANELS if not _matching(findings.courses, panel)],
         backbones=list(flatten(findings.backbones)),
         rejects=_rejects(findings.validation),
-        validation=list(flatten({k: v for k, v in findings.validation.items() if k != "rejects"})),
+        gate=findings.validation,
+        data_docs=findings.data_docs,
         provenance=list(flatten(findings.provenance)),
         published=json.loads(files("r1pipe.evaluation").joinpath("published.json").read_text(encoding="utf-8")),
     )

@@ -1,5 +1,6 @@
 """Put everything that was measured on one page (stage `report`)."""
 
+import os
 from pathlib import Path
 
 from r1pipe.datasets.sample import Sample
@@ -33,6 +34,7 @@ def main(params: Params) -> None:
             provenance=read_json(paths.metrics / "provenance.json"),
             backbones=read_json(paths.metrics / "backbones.json"),
             validation=read_json(paths.metrics / "validate.json"),
+            data_docs=Path(os.path.relpath(paths.data_docs / "index.html", paths.report.parent)).as_posix(),
             courses={stage: read_courses(paths.logs / stage) for stage in COURSES},
             examples=shown,
             sheets=[_sheet(example, looks, paths.views) for example in shown],

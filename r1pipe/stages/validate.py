@@ -1,28 +1,37 @@
 """Keep the drafts that pass the filters, and stop the pipeline where the data are not what they must be (stage `validate`)."""
 
-import logging
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
+
+import pandas as pd
 
 from r1pipe.datasets import Sample
-from r1pipe.datasets.draft import Draft
+from r1pipe.datasets.draft import Draft, Rejection
 from r1pipe.datasets.manifest import SPLITS, Manifest
-from r1pipe.errors import GateError
-from r1pipe.files import read_models, whole, write_json, write_jsonl
+from r1pipe.datasets.sample import lot
+from r1pipe.datasets.scene30k import chain
+from r1pipe.files import read_models, sha256, whole, write_json, write_jsonl
 from r1pipe.params import Params, Task
 from r1pipe.progress import track
 from r1pipe.scenes import Scene
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
+from r1pipe.synthesis.faults import FAULTS, OTHERWISE_CAUGHT
+from r1pipe.synthesis.probe import probe
 from r1pipe.validation import evidence
 from r1pipe.validation.checks import checks
-from r1pipe.validation.filters import fault_figures, reject_reason
-from r1pipe.validation.gate import Outcome, run_checks
-
-logger = logging.getLogger(__name__)
+from r1pipe.validation.defects import annotations_table
+from r1pipe.validation.figures import Figure, fault_figures
+from r1pipe.validation.filters import reject_reason
+from r1pipe.validation.gate import judge, run_checks
+from r1pipe.validation.profile import Profile
+from r1pipe.validation.release import Made, Making, write_release
+from r1pipe.validation.samples import samples_table
+from r1pipe.validation.summary import summary
 
 _WORK = Path(".work/validate/data_docs")
 """Where the report stands when the gate closes: the stage's outputs do not appear then."""
@@ -32,84 +41,124 @@ def main(params: Params) -> None:
     """Filter, check, and only then write.
 
     Raises:
-        GateError: if a critical expectation fails; names each, and where the report is.
+        GateError: if a critical expectation fails; names each with its rows, and where the report is.
     """
-    samples = [s for split in SPLITS for s in read_models(params.paths.samples / f"{split}.jsonl", Sample)]
-    drafts = read_models(params.paths.drafts, Draft)
-    by_id = {sample.id: sample for sample in samples}
-    reasons = [_reason(draft, by_id.get(draft.id), params) for draft in drafts]
-    kept = [draft for draft, reason in zip(drafts, reasons, strict=True) if reason is None]
-    outcomes = run_checks(
-        checks(params.validate_, get_args(Task), SPLITS),
-        _tables(params, samples, drafts, reasons),
-        _WORK,
+    found = Material(params)
+    figures = _measure_filters(params, found)
+    tables = _tables(params, found, figures)
+    section = params.validate_
+    drifts = Profile.load(section.profile).drifts(section.max_drift) if section.profile is not None else ()
+    outcomes = run_checks([*checks(section, get_args(Task), SPLITS), *drifts], tables, _WORK)
+    judge(outcomes, _WORK / "index.html")
+    _write(params, found, figures)
+    told = {"rows": found.rows, "rejects": found.rejects, "refusals": found.refusals}
+    write_json(
+        params.paths.metrics / "validate.json", told | summary(outcomes, figures, tables["annotations"], section)
     )
-    _judge(outcomes)
-    _write(params, kept)
-    write_json(params.paths.metrics / "validate.json", _metrics(outcomes, kept, drafts, reasons))
 
 
-def _reason(draft: Draft, sample: Sample | None, params: Params) -> str | None:
-    """A draft of no sample is kept from the output; the gate stops for it anyway."""
-    return "no_sample" if sample is None else reject_reason(draft, sample, params.think, params.validate_.filters)
+def profile(params: Params, path: Path) -> None:
+    """Store how the data are distributed as they are now."""
+    Profile.of(_tables(params, Material(params), ())).save(path)
 
 
-def _tables(params: Params, samples: list[Sample], drafts: list[Draft], reasons: list[str | None]) -> dict[str, Any]:
+class Material:
+    """What the stage reads, and what the filters make of it."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self.manifest = Manifest.load(params.paths.manifest)
+        self.samples = [s for split in SPLITS for s in read_models(params.paths.samples / f"{split}.jsonl", Sample)]
+        self.by_id = {sample.id: sample for sample in self.samples}
+        self.drafts = read_models(params.paths.drafts, Draft)
+        self.refusals = _counts(rejection.reason for rejection in read_models(params.paths.rejects, Rejection))
+        self.reasons = [self.reason(draft) for draft in self.drafts]
+
+    def reason(self, draft: Draft) -> str | None:
+        """Why a draft is rejected; one of no sample is kept from the output, and the gate stops for it anyway."""
+        sample, params = self.by_id.get(draft.id), self._params
+        return "no_sample" if sample is None else reject_reason(draft, sample, params.think, params.validate_.filters)
+
+    @cached_property
+    def kept(self) -> list[Draft]:
+        """The drafts that passed."""
+        return [draft for draft, reason in zip(self.drafts, self.reasons, strict=True) if reason is None]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The number of kept drafts by split."""
+        return {split: sum(draft.split == split for draft in self.kept) for split in ("train", "val")}
+
+    @property
+    def rejects(self) -> dict[str, int]:
+        """The number of drafts by reject reason."""
+        return _counts(reason for reason in self.reasons if reason is not None)
+
+
+def _counts(reasons: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(reasons).items()))
+
+
+def _measure_filters(params: Params, found: Material) -> list[Figure]:
+    """What the filters find of faults made on purpose, in training samples of whole scenes drawn by lot."""
+    section, think = params.validate_.probe, params.think
+    if section.samples == 0:
+        return []
+    asked = (sample for sample in found.samples if sample.split == "train" and think.on(sample.task))
+    drawn = sorted(asked, key=lambda sample: (lot(sample.scene_id), sample.id))[: section.samples]
+    scene = lru_cache(1)(lambda scene_id: Scene.load(params.paths.scenes, scene_id))
+    shown = track(drawn, "validate filters", total=len(drawn))
+    # Its own seed: the faults are others than those that the drafts may have.
+    texts = probe(shown, scene, think, fault_rate=section.fault_rate, seed=params.base.seed + 1)
+    return fault_figures([(text.fault, found.reason(text)) for text in texts], FAULTS, OTHERWISE_CAUGHT)
+
+
+def _tables(params: Params, found: Material, figures: Sequence[Figure]) -> dict[str, pd.DataFrame]:
     """The evidence, by the name of its suite."""
-    manifest = Manifest.load(params.paths.manifest)
-    splits, ids = manifest.splits, scene_ids(params.paths.scenes)
+    splits, ids = found.manifest.splits, scene_ids(params.paths.scenes)
     extents = {i: evidence.Extent.of(Scene.load(params.paths.scenes, i)) for i in track(ids, "validate scenes")}
-    by_id = {sample.id: sample for sample in samples}
-    kept = [draft for draft, reason in zip(drafts, reasons, strict=True) if reason is None]
     return {
-        "manifest": evidence.files_table(manifest),
-        "scenes": evidence.scenes_table(splits, extents),
+        "manifest": evidence.files_table(found.manifest),
+        "annotations": annotations_table(found.manifest),
+        "scenes": evidence.scenes_table(found.manifest, extents),
         "objects": evidence.objects_table(splits, extents),
-        "samples": evidence.samples_table(samples, splits, extents, {draft.id for draft in drafts}),
-        "drafts": evidence.drafts_table(drafts, reasons, by_id),
-        "cot": evidence.texts_table(kept, by_id, extents, params.think),
+        "samples": samples_table(found.samples, splits, extents, {draft.id for draft in found.drafts}),
+        "drafts": evidence.drafts_table(found.drafts, found.reasons, found.by_id),
+        "cot": evidence.texts_table(found.kept, found.by_id, extents, params.think),
+        "filters": evidence.filters_table(figures),
     }
 
 
-def _judge(outcomes: Sequence[Outcome]) -> None:
-    """Show the warnings; stop at what is critical."""
-    failed = [outcome for outcome in outcomes if not outcome.passed]
-    for outcome in failed:
-        if outcome.check.severity == "warning":
-            logger.warning("%s: %s Found %s", outcome.check.name, outcome.check.meaning, outcome.found)
-    critical = [outcome for outcome in failed if outcome.check.severity == "critical"]
-    if critical:
-        found = "; ".join(f"{o.check.name} ({o.check.table}: {o.found})" for o in critical)
-        raise GateError(
-            f"Expected every critical expectation about the data to hold, found {len(critical)} that fail: {found}; "
-            f"read {_WORK / 'index.html'}."
-        )
-
-
-def _write(params: Params, kept: Sequence[Draft]) -> None:
-    """The kept texts by split, and the report."""
-    with whole(params.paths.cot) as folder, whole(params.paths.data_docs) as data_docs:
+def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
+    """The kept texts by split, the dataset for others, and the report."""
+    paths = params.paths
+    with whole(paths.cot) as folder, whole(paths.data_docs) as data_docs:
         folder.mkdir()
         for split in ("train", "val"):
-            rows = (draft.model_dump(mode="json", exclude_none=True) for draft in kept if draft.split == split)
+            rows = (draft.model_dump(mode="json", exclude_none=True) for draft in found.kept if draft.split == split)
             write_jsonl(folder / f"{split}.jsonl", rows)
         shutil.move(_WORK, data_docs)
+    kinds = {location.scene.id: location.root.kind for location in found.manifest.locations()}
+    made = [Made(chain(draft, found.by_id[draft.id]), draft.split, kinds[draft.scene_id]) for draft in found.kept]
+    hashes = {"the manifest of every raw file": sha256(paths.manifest), "the drafts": sha256(paths.drafts)}
+    making = Making(
+        filters=params.validate_.filters,
+        rejects=found.rejects,
+        refusals=found.refusals,
+        figures=figures,
+        hashes=hashes,
+        costs=_costs(found.drafts),
+    )
+    write_release(made, making, paths.release)
 
 
-def _metrics(
-    outcomes: Sequence[Outcome], kept: Sequence[Draft], drafts: Sequence[Draft], reasons: Sequence[str | None]
-) -> dict[str, Any]:
-    counts = Counter((outcome.check.severity, outcome.passed) for outcome in outcomes)
-    faults = ((draft.fault, reason) for draft, reason in zip(drafts, reasons, strict=True))
-    return {
-        "expectations": {
-            severity: {"passed": counts[severity, True], "failed": counts[severity, False]}
-            for severity in ("critical", "warning")
-        },
-        "rows": {split: sum(draft.split == split for draft in kept) for split in ("train", "val")},
-        "rejects": dict(sorted(Counter(reason for reason in reasons if reason is not None).items())),
-        "faults": fault_figures(faults),
-    }
+def _costs(drafts: Sequence[Draft]) -> str:
+    """What a card says of money."""
+    if any(draft.teacher == "gemini" for draft in drafts):
+        return (
+            "The teacher `gemini` is paid by the token; what these rows cost stands in the ledger of whoever made them."
+        )
+    return "Nothing was paid: no teacher is a paid service."
 
 
 if __name__ == "__main__":

@@ -41,12 +41,16 @@ def draw(rates: Mapping[str, float], rng: Rng) -> str | None:
 
 
 def _format(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
-    """A tag left out, the parts the wrong way round, or words outside."""
+    """A tag left out, twice, nested or misspelt, the parts the wrong way round, a part empty, or words outside."""
     broken = (
         f"<think>{thinking}<answer>{answer}</answer>",
         f"<answer>{answer}</answer><think>{thinking}</think>",
         f"{thinking} {compose('', answer)}",
         f"<think>{thinking}</think><answer></answer>",
+        f"<think>{thinking}<answer>{answer}</answer></think>",
+        f"<Think>{thinking}</Think><answer>{answer}</answer>",
+        compose(thinking, answer) + compose("", answer),
+        f"Here is the answer. {compose(thinking, answer)}",
     )
     return broken[rng.integers(len(broken))]
 
@@ -59,20 +63,27 @@ def _length(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) ->
     return compose(" ".join((words * (_LONG_WORDS // len(words) + 1))[:_LONG_WORDS]), answer)
 
 
+def _answer_length(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
+    """The right answer, again and again."""
+    words = answer.split()
+    return compose(thinking, " ".join((words * (_LONG_WORDS // len(words) + 1))[:_LONG_WORDS]))
+
+
 def _steps(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
     """As long, but without a step: only dots."""
     return compose(" ".join("." for _ in thinking.split()), answer)
 
 
 def _target(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
-    """About another thing, which neither the question nor the target has to do with."""
+    """About another thing, which neither the question nor the target has to do with: wholly, or in the last step."""
     near = {*sample.object_ids, *identifiers(sample.question), *identifiers(answer)}
     said = set(re.findall(r"[a-z]+", f"{sample.question} {thinking}".lower()))
     others = [o for o in room.things if o.id not in near and not said & set(o.label.split())]
     if not others or identifiers(answer):
         return None
     other = others[rng.integers(len(others))]
-    return compose(f"{other.label} {identifier(other.id)} {SO} {answer}", answer)
+    before = f"{thinking}. " if rng.random() < 0.5 else ""
+    return compose(f"{before}{other.label} {identifier(other.id)} {SO} {answer}", answer)
 
 
 def _consistency(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
@@ -81,6 +92,18 @@ def _consistency(sample: Sample, room: Room, thinking: str, answer: str, rng: Rn
         return None
     other = _other(answer, room, rng)
     return compose(thinking[: len(thinking) - len(answer)] + other, answer) if other is not None else None
+
+
+def _wrong_answer(sample: Sample, room: Room, thinking: str, answer: str, rng: Rng) -> str | None:
+    """The reasoning is right, the answer another than it leads to; of several references it is none."""
+    if identifiers(answer):
+        others = [identifier(o.id) for o in room.things if o.id not in sample.object_ids]
+    else:
+        references = {clean_answer(reference) for reference in sample.answers}
+        others = [
+            word for word in [_other(answer, room, rng)] if word is not None and clean_answer(word) not in references
+        ]
+    return compose(thinking, others[rng.integers(len(others))]) if others else None
 
 
 def _other(answer: str, room: Room, rng: Rng) -> str | None:
@@ -92,6 +115,17 @@ def _other(answer: str, room: Room, rng: Rng) -> str | None:
 
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
-    {"format": _format, "length": _length, "steps": _steps, "target": _target, "consistency": _consistency}
+    {
+        "format": _format,
+        "length": _length,
+        "answer_length": _answer_length,
+        "steps": _steps,
+        "target": _target,
+        "consistency": _consistency,
+        "wrong_answer": _wrong_answer,
+    }
 )
-"""By the name of the filter that is to catch it."""
+"""By kind: the name of the filter that is to catch it, unless `OTHERWISE_CAUGHT` has another."""
+
+OTHERWISE_CAUGHT: Mapping[str, str] = MappingProxyType({"wrong_answer": "consistency"})
+"""The filter that is to catch a fault, where they differ in name."""

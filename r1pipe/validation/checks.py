@@ -1,6 +1,7 @@
 """What must hold of the data, in plain terms: a column, what its values must be, and how bad it is if they are not."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from r1pipe.params import Split, Task, Validate
 from r1pipe.validation.evidence import KEPT
@@ -29,6 +30,9 @@ class Check(NamedTuple):
     mostly: float = 1.0
     """The share of rows for which it must hold."""
 
+    beside: str | None = None
+    """The column that says more about a row for which it does not hold."""
+
 
 class Rows(NamedTuple):
     """The least number of rows that a table must have."""
@@ -40,15 +44,38 @@ class Rows(NamedTuple):
     severity: Severity = "critical"
 
 
-TABLES = ("manifest", "scenes", "objects", "samples", "drafts", "cot")
+class Drift(NamedTuple):
+    """How far a column's distribution may be from a stored one."""
+
+    name: str
+    table: str
+    column: str
+    meaning: str
+    partition: Mapping[str, Any]
+    """`values` or `bins`, and their `weights`, as Great Expectations has it."""
+
+    threshold: float
+    """Kullback-Leibler divergence of what is found from what is stored, nats."""
+
+    severity: Severity = "warning"
 
 
-def checks(section: Validate, tasks: tuple[Task, ...], splits: tuple[Split, ...]) -> tuple[Check | Rows, ...]:
-    """Every expectation, by table."""
-    return (*_manifest(splits), *_objects(), *_samples(section, tasks), *_texts(section))
+Expectation = Check | Rows | Drift
 
 
-def _manifest(splits: tuple[Split, ...]) -> tuple[Check | Rows, ...]:
+def checks(section: Validate, tasks: tuple[Task, ...], splits: tuple[Split, ...]) -> tuple[Expectation, ...]:
+    """Every expectation that does not depend on a stored profile, by table."""
+    return (
+        *_manifest(splits),
+        *_annotations(),
+        *_objects(),
+        *_samples(section, tasks),
+        *_texts(section),
+        *_filters(),
+    )
+
+
+def _manifest(splits: tuple[Split, ...]) -> tuple[Expectation, ...]:
     return (
         Rows("some_files", "manifest", "The manifest names files."),
         Check("file_once", "manifest", "id", "No file is listed twice.", unique=True),
@@ -64,6 +91,15 @@ def _manifest(splits: tuple[Split, ...]) -> tuple[Check | Rows, ...]:
             "room_splits",
             "All scans of a physical room, re-scans too, are in one split.",
             high=1,
+            beside="room_scans",
+        ),
+        Check(
+            "mesh_in_one_split",
+            "scenes",
+            "mesh_splits",
+            "No two splits have the very same mesh under different ids.",
+            high=1,
+            beside="mesh_scans",
         ),
         Check(
             "layout_in_one_split",
@@ -71,12 +107,27 @@ def _manifest(splits: tuple[Split, ...]) -> tuple[Check | Rows, ...]:
             "layout_splits",
             "No two splits have a room with the very same objects under different ids.",
             high=1,
+            beside="layout_scans",
         ),
         Check("scene_in_metres", "scenes", "span", "A room spans 1 to 60 metres: not millimetres.", low=1, high=60),
     )
 
 
-def _objects() -> tuple[Check | Rows, ...]:
+def _annotations() -> tuple[Expectation, ...]:
+    """Defects of published files; the readers mend each in the way that its sentence says."""
+    sentences = {
+        "repeated": "No annotation stands twice in its file; of 3D-LLM one is kept.",
+        "asked_before": "No file asks one scene the same thing twice; of 3D-LLM all answers go to one sample.",
+        "trailing_comma": "No answer ends in a comma; of 3D-LLM it is cut.",
+        "other_split": "A file named after a split has that split's scenes; a sample takes its scene's split.",
+    }
+    return tuple(
+        Check(f"annotation_{column}", "annotations", column, meaning, "warning", values=(False,))
+        for column, meaning in sentences.items()
+    )
+
+
+def _objects() -> tuple[Expectation, ...]:
     return (
         Rows("some_objects", "objects", "There are annotated objects."),
         Check("object_once", "objects", "id", "No object is listed twice.", unique=True),
@@ -112,7 +163,7 @@ def _boxes(table: str) -> tuple[Check, ...]:
     )
 
 
-def _samples(section: Validate, tasks: tuple[Task, ...]) -> tuple[Check | Rows, ...]:
+def _samples(section: Validate, tasks: tuple[Task, ...]) -> tuple[Expectation, ...]:
     share = 1 - section.max_reject_rate
     return (
         Rows("some_samples", "samples", "There are samples."),
@@ -125,14 +176,16 @@ def _samples(section: Validate, tasks: tuple[Task, ...]) -> tuple[Check | Rows, 
             "split_of_scene",
             "A sample's scene is in the manifest, in the sample's split.",
             values=(True,),
+            beside="place",
         ),
         Check("has_reference", "samples", "has_reference", "There is a right answer.", "warning", values=(True,)),
         Check(
             "target_in_prompt",
             "samples",
-            "names_target",
-            "No prompt holds a box, and no grounding prompt an identifier.",
+            "gives_away",
+            "No prompt holds a box or its numbers, and no grounding prompt an identifier.",
             values=(False,),
+            beside="question",
         ),
         Check(
             "question_in_training",
@@ -140,6 +193,7 @@ def _samples(section: Validate, tasks: tuple[Task, ...]) -> tuple[Check | Rows, 
             "leak",
             "Training has no val or test question about the same room, not nearly so either (word overlap below 0.8).",
             high=0.8,
+            beside="leaks_to",
         ),
         Check("asked_once", "samples", "asked_before", "No question is asked twice.", "warning", values=(False,)),
         Check(
@@ -163,7 +217,7 @@ def _samples(section: Validate, tasks: tuple[Task, ...]) -> tuple[Check | Rows, 
     )
 
 
-def _texts(section: Validate) -> tuple[Check | Rows, ...]:
+def _texts(section: Validate) -> tuple[Expectation, ...]:
     filters = section.filters
     return (
         Rows("some_drafts", "drafts", "There are drafts."),
@@ -198,4 +252,27 @@ def _texts(section: Validate) -> tuple[Check | Rows, ...]:
             "A kept text answers as a reference does.",
             low=filters.consistency,
         ),
+    )
+
+
+def _filters() -> tuple[Expectation, ...]:
+    """What is asked of the filters, where they were measured."""
+    return (
+        Check(
+            "filter_recall",
+            "filters",
+            "recall",
+            "A filter finds 95 % of each fault that it is there for.",
+            "warning",
+            low=0.95,
+        ),
+        Check(
+            "filter_precision",
+            "filters",
+            "precision",
+            "95 % of what a filter rejects has a fault that it is there for.",
+            "warning",
+            low=0.95,
+        ),
+        Check("fault_kept", "drafts", "fault_kept", "No text with a known fault is kept.", "warning", values=(False,)),
     )

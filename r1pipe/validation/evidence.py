@@ -1,4 +1,4 @@
-"""What the expectations are about: tables with one row a file, scene, object, sample, draft and kept text.
+"""What the expectations are about: tables with one row a file, scene, object, draft and kept text.
 
 Each column is a plain fact that one standard expectation can judge; boxes and coordinates are metres, scene frame.
 """
@@ -12,13 +12,14 @@ import pandas as pd
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import Draft
-from r1pipe.datasets.manifest import Manifest, room_of
+from r1pipe.datasets.manifest import Manifest, SceneEntry, room_of
+from r1pipe.datasets.scannet import MESH
 from r1pipe.geometry import Box, boxes_array
 from r1pipe.params import Split, Think
 from r1pipe.response import identifiers, parse
 from r1pipe.scenes import Scene, SceneObject
+from r1pipe.validation.figures import Figure
 from r1pipe.validation.filters import answer_similarity, steps
-from r1pipe.validation.leaks import leaks
 
 KEPT = "kept"
 """Stands for the reject reason of a draft that passed every filter."""
@@ -49,25 +50,44 @@ def files_table(manifest: Manifest) -> pd.DataFrame:
     return pd.DataFrame(files, columns=["id", "size", "sha256"])
 
 
-def scenes_table(splits: Mapping[str, Split], extents: Mapping[str, Extent]) -> pd.DataFrame:
-    """One row a scene of the manifest: in how many splits its room is, and a scene with the very same objects."""
-    rooms: dict[str, set[str]] = defaultdict(set)
-    layouts: dict[str, set[str]] = defaultdict(set)
-    for scene_id, split in splits.items():
-        rooms[room_of(scene_id)].add(split)
-        layouts[_layout(scene_id, extents)].add(split)
-    rows = [
+def scenes_table(manifest: Manifest, extents: Mapping[str, Extent]) -> pd.DataFrame:
+    """One row a scene of the manifest: in how many splits its room is, its mesh, and a room of the very same objects.
+
+    A column `…_splits` counts, its neighbour `…_scans` names the scans that are meant.
+    """
+    splits = manifest.splits
+    ids = list(splits)
+    table = pd.DataFrame(
         {
-            "id": scene_id,
-            "split": split,
-            "prepared": scene_id in extents,
-            "room_splits": len(rooms[room_of(scene_id)]),
-            "layout_splits": len(layouts[_layout(scene_id, extents)]),
-            "span": _span(extents.get(scene_id)),
+            "id": ids,
+            "split": list(splits.values()),
+            "prepared": [scene_id in extents for scene_id in ids],
+            "span": [_span(extents.get(scene_id)) for scene_id in ids],
         }
-        for scene_id, split in splits.items()
-    ]
-    return pd.DataFrame(rows, columns=["id", "split", "prepared", "room_splits", "layout_splits", "span"])
+    )
+    keys: dict[str, list[str]] = {
+        "room": [room_of(scene_id) for scene_id in ids],
+        "mesh": [_mesh(location.scene) for location in manifest.locations()],
+        "layout": [_layout(scene_id, extents) for scene_id in ids],
+    }
+    for name, key in keys.items():
+        scans: dict[str, list[str]] = defaultdict(list)
+        for scene_id, group in zip(ids, key, strict=True):
+            scans[group].append(scene_id)
+        table[f"{name}_splits"] = [len({splits[scene_id] for scene_id in scans[group]}) for group in key]
+        table[f"{name}_scans"] = [_places(scans[group], splits) for group in key]
+    return table
+
+
+def _mesh(scene: SceneEntry) -> str:
+    """The SHA-256 of a scan's mesh; its id where it has none."""
+    return next((file.sha256 for file in scene.files if file.path.endswith(MESH)), scene.id)
+
+
+def _places(scene_ids: Sequence[str], splits: Mapping[str, Split]) -> str:
+    """The first scan of each split, and the split."""
+    first = list({splits[scene_id]: scene_id for scene_id in reversed(scene_ids)}.values())[::-1]
+    return " and ".join(f"{scene_id} in {splits[scene_id]}" for scene_id in first)
 
 
 def _layout(scene_id: str, extents: Mapping[str, Extent]) -> str:
@@ -97,10 +117,10 @@ def objects_table(splits: Mapping[str, Split], extents: Mapping[str, Extent]) ->
             "in_training": [o.label in trained for _, o in pairs],
         }
     )
-    return table.join(_box_table([(extents[scene_id], [o.box]) for scene_id, o in pairs]))
+    return table.join(box_table([(extents[scene_id], [o.box]) for scene_id, o in pairs]))
 
 
-def _box_table(boxes: Iterable[tuple[Extent | None, Sequence[Box]]]) -> pd.DataFrame:
+def box_table(boxes: Iterable[tuple[Extent | None, Sequence[Box]]]) -> pd.DataFrame:
     """Of the boxes of each row: the longest and the shortest side, and how far one sticks out of its scene, metres."""
     rows = [_box_facts(extent, list(group)) for extent, group in boxes]
     return pd.DataFrame(rows, columns=["longest", "shortest", "sticks_out"], dtype=float)
@@ -118,56 +138,6 @@ def _box_facts(extent: Extent | None, boxes: list[Box]) -> tuple[float | None, f
     return float(sizes.max()), float(sizes.min()), float(max(below.max(), above.max(), 0.0))
 
 
-def samples_table(
-    samples: Sequence[Sample], splits: Mapping[str, Split], extents: Mapping[str, Extent], drafted: set[str]
-) -> pd.DataFrame:
-    """One row a sample: where it belongs, what it gives away, and its boxes."""
-    shared = leaks(samples)
-    table = pd.DataFrame(
-        {
-            "id": [s.id for s in samples],
-            "task": [s.task for s in samples],
-            "question": [s.question.strip() for s in samples],
-            "split_of_scene": [splits.get(s.scene_id) == s.split for s in samples],
-            "has_reference": [s.task == "grounding" or any(a.strip() for a in s.answers) for s in samples],
-            "names_target": [_gives_away(s) for s in samples],
-            "leak": [shared.get(s.id, 0.0) for s in samples],
-            "asked_before": _repeated(samples),
-            "box_error": [_box_error(s, extents.get(s.scene_id)) for s in samples],
-            "rotation": [None if s.pose is None else float(np.linalg.norm(s.pose.rotation)) for s in samples],
-            "has_draft": [None if s.split == "test" else s.id in drafted for s in samples],
-        }
-    )
-    return table.join(_box_table([(extents.get(s.scene_id), s.boxes) for s in samples]))
-
-
-def _gives_away(sample: Sample) -> bool:
-    """Whether a prompt holds a box, or the identifier that it asks for."""
-    prompt = " ".join([*sample.history, sample.question])
-    return "<box>" in prompt or (sample.task == "grounding" and bool(identifiers(prompt)))
-
-
-def _repeated(samples: Sequence[Sample]) -> list[bool]:
-    """Whether the same thing was asked about the same scene before."""
-    seen: set[tuple[object, ...]] = set()
-    repeated = []
-    for s in samples:
-        asked = (s.scene_id, s.task, s.question.lower(), s.pose, s.history, s.object_ids)
-        repeated.append(asked in seen)
-        seen.add(asked)
-    return repeated
-
-
-def _box_error(sample: Sample, extent: Extent | None) -> float | None:
-    """How far a target box is from that of its object; infinite where the scene has no such object."""
-    if extent is None or not sample.object_ids:
-        return None
-    pairs = list(zip(sample.object_ids, sample.boxes, strict=False))
-    if len(pairs) != len(sample.object_ids) or any(i not in extent.objects for i, _ in pairs):
-        return float("inf")
-    return max(float(np.abs(np.subtract(box, extent.objects[i].box)).max()) for i, box in pairs)
-
-
 def drafts_table(drafts: Sequence[Draft], reasons: Sequence[str | None], samples: Mapping[str, Sample]) -> pd.DataFrame:
     """One row a draft: whether it belongs to a sample as it stands, and why it was rejected."""
     return pd.DataFrame(
@@ -176,8 +146,15 @@ def drafts_table(drafts: Sequence[Draft], reasons: Sequence[str | None], samples
             "split": [d.split for d in drafts],
             "of_sample": [_belongs(d, samples.get(d.id)) for d in drafts],
             "reason": [reason or KEPT for reason in reasons],
+            "fault_kept": [d.fault is not None and r is None for d, r in zip(drafts, reasons, strict=True)],
         }
     )
+
+
+def filters_table(figures: Iterable[Figure]) -> pd.DataFrame:
+    """One row a kind of fault: the share of it that its filter finds, and of what the filter rejects with reason."""
+    rows = [(figure.fault, figure.recall.value, figure.precision.value) for figure in figures]
+    return pd.DataFrame(rows, columns=["id", "recall", "precision"])
 
 
 def _belongs(draft: Draft, sample: Sample | None) -> bool:

@@ -5,7 +5,7 @@ as: an identifier of a target, or where the sample has none, a word of the quest
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -130,7 +130,10 @@ def _content(text: str) -> set[str]:
 
 
 def _is_consistent(candidate: Candidate, filters: Filters) -> bool:
-    """Both the answer given and the one drawn from the reasoning alone are the reference."""
+    """Both the answer given and the one drawn from the reasoning alone are the reference.
+
+    By letters, as in the paper: one wrong word changes too little of a long answer to be noticed.
+    """
     if not candidate.think:
         return True
     second = candidate.draft.second_answer
@@ -148,29 +151,3 @@ FILTERS: Mapping[str, Filter] = MappingProxyType(
     }
 )
 """In this order, after `format`."""
-
-
-def fault_figures(faults: Iterable[tuple[str | None, str | None]]) -> dict[str, dict[str, float | int | None]]:
-    """How well each filter finds the fault of its name.
-
-    Args:
-        faults: what was done wrong on purpose and the reject reason, of each draft.
-
-    Returns:
-        By fault `injected`, `caught`, `precision` (of the rejects with this reason, the share that is this fault) and
-        `recall`; None where there is nothing to divide by.
-    """
-    pairs = list(faults)
-    figures: dict[str, dict[str, float | int | None]] = {}
-    for name in sorted({fault for fault, _ in pairs if fault is not None}):
-        injected = sum(fault == name for fault, _ in pairs)
-        rejected = sum(reason == name for _, reason in pairs)
-        caught = sum(fault == reason == name for fault, reason in pairs)
-        precision = caught / rejected if rejected else None
-        figures[name] = {
-            "injected": injected,
-            "caught": caught,
-            "precision": precision,
-            "recall": caught / injected,
-        }
-    return figures
