@@ -92,7 +92,7 @@ def test_the_interval_of_a_share_is_wilsons():
 SCENE = room("scene0000_00")
 
 
-def figures(count=1400):
+def figures(count=700):
     """Measured as the stage does, on questions of each kind about one room."""
     chair, table = SCENE.objects[:2]
     kinds = [
@@ -113,7 +113,7 @@ def figures(count=1400):
         for i in range(count)
     ]
     by_id = {sample.id: sample for sample in samples}
-    texts = probe(samples, lambda _: SCENE, PARAMS.think, fault_rate=0.06, seed=0)
+    texts = probe(samples, lambda _: SCENE, PARAMS.think, fault_rate=0.1, seed=0)
     section = PARAMS.validate_.filters
     pairs = [(text.fault, reject_reason(text, by_id[text.id], PARAMS.think, section)) for text in texts]
     return {figure.fault: figure for figure in fault_figures(pairs, FAULTS, OTHERWISE_CAUGHT)}

@@ -201,10 +201,17 @@ def test_every_scene_has_the_same_number_of_candidates(frames):
     assert cameras.size == RENDER.size
 
 
-def test_real_frames_join_evenly_along_their_path():
+def test_of_real_frames_those_join_that_lie_farthest_apart():
     frames = front((640, 480), 500.0, 9)
-    frames.poses[:, 0, 3] = np.arange(9)
-    assert candidates(room(), RENDER, frames).poses[-3:, 0, 3].tolist() == [0, 4, 8]
+    frames.poses[:, 0, 3] = [0, 0, 0, 0, 0.1, 0.2, 0, 3, 5]
+    assert candidates(room(), RENDER, frames).poses[-3:, 0, 3].tolist() == [0, 3, 5]
+    turned = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    frames.poses[:, 0, 3], frames.poses[6, :3, :3] = np.linspace(0, 1, 9), turned
+    np.testing.assert_array_equal(candidates(room(), RENDER, frames).poses[-2, :3, :3], turned)
+
+
+def test_frames_at_one_pose_join_all_the_same():
+    assert len(candidates(room(), RENDER, front((640, 480), 500.0, 9))) == num_candidates(RENDER)
 
 
 def test_candidates_stand_inside_the_room_at_eye_height_and_see_it():

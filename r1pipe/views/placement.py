@@ -43,7 +43,7 @@ def num_candidates(params: Render) -> int:
 
 
 def candidates(scene: Scene, params: Render, frames: Cameras | None = None) -> Cameras:
-    """The ring, the top view, then real frames evenly along their path; corner cameras stand in for missing frames.
+    """The ring, the top view, then the real frames that lie farthest apart; corner cameras stand in for missing frames.
 
     Frames lend pose, focal length and optical centre (`Cameras.fitted`). Nothing is random.
     """
@@ -57,10 +57,28 @@ def candidates(scene: Scene, params: Render, frames: Cameras | None = None) -> C
         _top(xyz_P3, params),
     ]
     if frames is not None and used:
-        groups.append(frames.take(np.linspace(0, len(frames) - 1, used).round().astype(np.intp)).fitted(params.size))
+        groups.append(frames.take(_apart(frames.poses, used)).fitted(params.size))
     if missing:
         groups.append(_inside(xyz_P3, content_P3, _corners(missing) * CORNER_REACH, params))
     return join(*groups)
+
+
+def _apart(poses_V44: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """`count` poses far from each other, in order: the first, then always the one farthest from those taken.
+
+    A scanner dwells: equal steps in time would take the same view again and again. The distance of two poses is that of their
+    positions plus the angle between their orientations, a radian counting as a metre.
+    """
+    position_V3, rotation_V33 = poses_V44[:, :3, 3], poses_V44[:, :3, :3]
+    taken, nearest_V = [0], np.full(len(poses_V44), np.inf)
+    while len(taken) < count:
+        cosine_V = (np.einsum("vij,ij->v", rotation_V33, rotation_V33[taken[-1]]) - 1) / 2
+        distance_V = np.linalg.norm(position_V3 - position_V3[taken[-1]], axis=1) + np.arccos(cosine_V.clip(-1, 1))
+        nearest_V = np.minimum(nearest_V, distance_V)
+        # One that is taken is never taken again, though all others may have its pose.
+        nearest_V[taken] = -1
+        taken.append(int(nearest_V.argmax()))
+    return np.array(sorted(taken), dtype=np.intp)
 
 
 def _content(xyz_P3: FloatArray) -> FloatArray:
