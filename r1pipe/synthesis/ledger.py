@@ -64,6 +64,15 @@ class Usage(NamedTuple):
     output_tokens: int
 
 
+class Bill(NamedTuple):
+    """What a model was paid for: every request that was answered, whatever became of it."""
+
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    dollars: float
+
+
 class Job(NamedTuple):
     """A batch job that was not read to its end."""
 
@@ -237,6 +246,18 @@ class Peek:
         query = "select count(*), sum(prompt_tokens), sum(output_tokens) from requests where model = ? and output_tokens > 0"
         row = (0, 0, 0) if self._connection is None else self._connection.execute(query, (model,)).fetchone()
         return Usage(*(number or 0 for number in row))
+
+    def bill(self, model: str) -> Bill:
+        """What the model was paid for."""
+        query = """
+        select count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(output_tokens), 0), coalesce(sum(dollars), 0.0)
+        from requests where model = ? and prompt_tokens is not null
+        """
+        return (
+            Bill(0, 0, 0, 0.0)
+            if self._connection is None
+            else Bill(*self._connection.execute(query, (model,)).fetchone())
+        )
 
     def __enter__(self) -> Self:
         return self
