@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, get_args
@@ -72,6 +73,55 @@ def run(
     if status == 0:
         _show_results(console, params)
     raise typer.Exit(status)
+
+
+@app.command()
+@in_a_sentence
+def synthesize(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what a run would ask, take and cost.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the dry run as one JSON object.")] = False,
+) -> None:
+    """Ask the teacher for the chains of thought that are missing, or say first what that would cost.
+
+    The same as `r1pipe run synthesize`: DVC brings the stage, and what it needs, up to date; progress shows money and
+    rate. A killed run goes on where it stopped; what the ledger (`synthesize.gemini.ledger`) holds is never paid again.
+
+    The dry run prices the teacher `gemini` on the samples that are there, whichever teacher is set, and asks nobody.
+    What a model's answers take is known from the ledger, where it has some.
+
+    Example: `r1pipe synthesize --dry-run`, or `r1pipe synthesize`
+    """
+    if not dry_run:
+        run(["synthesize"])
+        return
+    from r1pipe.progress import set_up_logging
+    from r1pipe.stages.synthesize import price
+
+    set_up_logging()
+    params = Params.load()
+    estimate = price(params)
+    if as_json:
+        typer.echo(json.dumps(asdict(estimate), indent=2))
+    else:
+        _show_estimate(estimate, params)
+
+
+def _show_estimate(estimate: Any, params: Params) -> None:
+    gemini = params.synthesize.gemini
+    table = Table("", "expected", "at most", title=f"a run with gemini/{gemini.model}{', in batches' * gemini.batch}")
+    table.add_row("samples", f"{estimate.samples:,}", "")
+    table.add_row("of these without reasoning, free", f"{estimate.references:,}", "")
+    table.add_row("requests in the ledger, paid", f"{estimate.kept:,}", "")
+    table.add_row("requests to make", f"{estimate.requests:,}", f"{estimate.requests:,}")
+    table.add_row("prompt tokens", f"{estimate.prompt_tokens:,}", "")
+    table.add_row("output tokens", f"{estimate.output_tokens:,}", f"{estimate.output_tokens_at_most:,}")
+    table.add_row("dollars", f"{estimate.dollars:,.2f}", f"{estimate.dollars_at_most:,.2f}")
+    wait = "within a day or two" if gemini.batch else f"{estimate.minutes:,.0f}"
+    table.add_row(f"minutes at {gemini.requests_per_second:g} requests a second", wait, "")
+    console = Console()
+    console.print(table)
+    if params.synthesize.teacher != "gemini":
+        console.print(f"The teacher is {params.synthesize.teacher}, which costs nothing.", markup=False)
 
 
 def _show_timings(console: Console, path: Path) -> None:

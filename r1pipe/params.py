@@ -295,8 +295,16 @@ class Faults(Section):
     consistency: Share
 
 
+class Price(Section):
+    """What a model costs, dollars a million tokens."""
+
+    prompt: NonNegative
+    output: NonNegative
+    """Of the answer and of the service's own thinking."""
+
+
 class Gemini(Section):
-    """The teacher `gemini`, through google-genai; its key is in the environment, `GEMINI_API_KEY`."""
+    """The teacher `gemini`, through google-genai; keys are in the environment (`r1pipe.synthesis.service`)."""
 
     model: str
     temperature: NonNegative
@@ -304,11 +312,55 @@ class Gemini(Section):
     """Tokens of the service's own thinking; -1 leaves the number to it."""
 
     max_output_tokens: Count
+    """Thinking and answer together, as the service counts."""
+
+    views: Annotated[int, Field(ge=0)]
+    """Pictures of the room that go with a question; 0 for words alone."""
+
+    requests_per_second: Positive
+    """The quota of the key or project; repeated attempts count."""
+
+    timeout_s: Positive
+    attempts: Count
+    """Of one request, where the service is busy or the connection breaks; then its sample is rejected as unavailable."""
+
+    backoff_s: Positive
+    """The wait before the second attempt; it doubles from one to the next, with jitter."""
+
+    max_wait_s: Positive
+    """The longest wait; a service that asks for a longer one stops the run."""
+
+    batch: bool
+    """Whether to ask in batch jobs: answers come within a day, at `batch_price` of the price."""
+
+    batch_price: Share
+    batch_poll_s: Positive
+    """Between two looks at the jobs."""
+
+    budget: Positive | None
+    """Dollars that the ledger's requests may cost in all; null for no limit."""
+
+    prices: dict[str, Price]
+    """By model."""
+
     base_url: str | None
     """Another server that speaks its REST API; null for Google's."""
 
     ledger: Path
     """A SQLite file with every request and reply; no output of DVC's, because it is paid for."""
+
+    @property
+    def price(self) -> Price:
+        """Of the model."""
+        return self.prices[self.model]
+
+    @model_validator(mode="after")
+    def _has_a_price(self) -> Self:
+        """Refuse a model whose cost nobody could tell."""
+        if self.model not in self.prices:
+            known = ", ".join(self.prices) or "none"
+            raise ValueError(f"model {self.model} needs its price under synthesize.gemini.prices, which has {known}")
+        return self
 
 
 class Synthesize(Section):

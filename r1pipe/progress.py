@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.logging import RichHandler
@@ -32,14 +32,24 @@ def set_up_logging() -> None:
         handler.addFilter(lambda record: record.name != "root" or record.levelno > logging.INFO)
 
 
-def track(items: Iterable[Item], description: str, *, total: int | None = None) -> Iterator[Item]:
-    """The items, one by one, while showing how many are done and how long the rest will take."""
+def track(
+    items: Iterable[Item], description: str, *, total: int | None = None, status: Callable[[], str] = str
+) -> Iterator[Item]:
+    """The items, one by one, while showing how many are done and how long the rest will take.
+
+    Args:
+        items: what is worked on.
+        description: the work, in a word or two.
+        total: how many; `len(items)` where that is known.
+        status: what else there is to say at the moment.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    yield from _bar(items, description, total) if sys.stderr.isatty() else _lines(items, description, total)
+    show = _bar if sys.stderr.isatty() else _lines
+    yield from show(items, description, total, status)
 
 
-def _bar(items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
+def _bar(items: Iterable[Item], description: str, total: int | None, status: Callable[[], str]) -> Iterator[Item]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -48,10 +58,13 @@ def _bar(items: Iterable[Item], description: str, total: int | None) -> Iterator
         TimeRemainingColumn(),
     )
     with Progress(*columns) as progress:
-        yield from progress.track(items, total=total, description=description)
+        task = progress.add_task(description, total=total)
+        for item in items:
+            yield item
+            progress.update(task, advance=1, description=_joined(description, status()))
 
 
-def _lines(items: Iterable[Item], description: str, total: int | None) -> Iterator[Item]:
+def _lines(items: Iterable[Item], description: str, total: int | None, status: Callable[[], str]) -> Iterator[Item]:
     start = last = time.monotonic()
     count = 0
     for count, item in enumerate(items, 1):
@@ -60,5 +73,9 @@ def _lines(items: Iterable[Item], description: str, total: int | None) -> Iterat
         if now - last >= LOG_EVERY_S:
             last = now
             left = "" if total is None else f" of {total}, about {(now - start) / count * (total - count):.0f} s left"
-            logger.info("%s: %d%s", description, count, left)
-    logger.info("%s: %d done in %.1f s", description, count, time.monotonic() - start)
+            logger.info("%s: %d%s", _joined(description, status()), count, left)
+    logger.info("%s: %d done in %.1f s", _joined(description, status()), count, time.monotonic() - start)
+
+
+def _joined(description: str, status: str) -> str:
+    return f"{description}, {status}" if status else description

@@ -1,24 +1,18 @@
-"""Chains of thought: what the scripted teacher says, which mistakes it makes, and how Gemini is asked."""
+"""Chains of thought: what the scripted teacher says, which mistakes it makes, and what replay repeats."""
 
 import asyncio
 import json
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import numpy as np
 import pytest
+from tiny_room import OBJECTS, ask, room
 
-from r1pipe.datasets import Pose, Sample
+from r1pipe.datasets import Pose
 from r1pipe.datasets.draft import Draft, Rejection
-from r1pipe.errors import DataError, MissingError, R1Error
-from r1pipe.geometry import Box
-from r1pipe.params import Gemini, Think
+from r1pipe.errors import DataError
+from r1pipe.params import Think
 from r1pipe.response import compose, parse
-from r1pipe.scenes import Scene, SceneObject
-from r1pipe.scenes.colours import NAMED
 from r1pipe.synthesis.drafting import draft_all
-from r1pipe.synthesis.gemini import KEY_VARIABLE, GeminiTeacher
 from r1pipe.synthesis.patterns import conclude
 from r1pipe.synthesis.replay import ReplayTeacher
 from r1pipe.synthesis.scripted import ScriptedTeacher
@@ -27,37 +21,12 @@ from r1pipe.synthesis.teacher import Refusal, Thought
 THINK = Think(
     qa=True, situated=True, grounding=False, captioning=False, dialogue=False, planning=False, description=False
 )
-OBJECTS = (
-    (0, "floor", "gray", (0, 0, 0, 6, 6, 0.1)),
-    (1, "chair", "red", (1, 0, 0.5, 0.5, 0.5, 1.0)),
-    (2, "chair", "blue", (-2, 0, 0.6, 0.8, 0.8, 1.2)),
-    (3, "table", "brown", (2, 0, 0.4, 1.0, 1.0, 0.8)),
-    (4, "lamp", "white", (2, 0, 1.0, 0.2, 0.2, 0.4)),
-    (5, "trash can", "black", (0, 2.5, 0.3, 0.3, 0.3, 0.6)),
-    (6, "bookshelf", "brown", (-2, -2.5, 1.0, 1.0, 0.6, 2.0)),
-)
 FACING_NORTH = Pose(position=(0.0, 0.0, 0.0), rotation=(0.0, 0.0, 0.0, 1.0))
 
 
 @pytest.fixture(scope="module")
 def scene():
-    rng = np.random.default_rng(0)
-    clouds = [(i, colour, rng.uniform(-0.5, 0.5, (40, 3)) * box[3:] + box[:3]) for i, _, colour, box in OBJECTS]
-    return Scene(
-        "scene0000_00",
-        np.concatenate([xyz for _, _, xyz in clouds]).astype(np.float32),
-        np.concatenate([np.tile(NAMED[colour], (40, 1)) for _, colour, _ in clouds]).astype(np.uint8),
-        np.repeat([i for i, _, _ in clouds], 40).astype(np.int32),
-        tuple(SceneObject(i, label, 0, Box(*map(float, box))) for i, label, _, box in OBJECTS),
-    )
-
-
-def ask(question, answer, *, task="qa", key="0", object_ids=(), pose=None):
-    answers = () if task == "grounding" else (answer,)
-    return Sample(
-        id=f"test-{key}", scene_id="scene0000_00", task=task, question=question, answers=answers, pose=pose,
-        object_ids=object_ids, source="scanqa", split="train",
-    )  # fmt: skip
+    return room()
 
 
 def think(sample, scene, **rates):
@@ -228,156 +197,3 @@ def test_replay_repeats_scene_30k(scene, tmp_path):
     path.write_text(json.dumps(row | {"cot": None}) + "\n")
     with pytest.raises(DataError, match=r"'cot'.*row 1"):
         ReplayTeacher.load(path)
-
-
-def spoken(text, finish="STOP"):
-    content = {"role": "model", "parts": [{"text": text}] if text is not None else []}
-    usage = {"promptTokenCount": 10, "candidatesTokenCount": 5, "thoughtsTokenCount": 2, "totalTokenCount": 17}
-    return 200, {}, {"candidates": [{"content": content, "finishReason": finish}], "usageMetadata": usage}
-
-
-def error(code, **headers):
-    return code, headers, {"error": {"code": code, "message": "no", "status": "NO"}}
-
-
-GOOD = spoken("<think>The table is <obj_003>. It is brown.</think><answer>brown</answer>")
-SECOND = spoken("brown\n")
-
-
-@pytest.fixture
-def server():
-    """Speaks Gemini's REST API: gives the scripted replies one after the other, and keeps what it was asked."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            server.asked.append((self.path, self.headers["x-goog-api-key"], body))
-            code, headers, reply = server.replies.pop(0)
-            data = json.dumps(reply).encode()
-            self.send_response(code)
-            for name, value in {
-                "content-type": "application/json",
-                "content-length": str(len(data)),
-                **headers,
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.replies = [], []
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-def gemini(server, folder):
-    return Gemini(
-        model="gemini-2.5-pro", temperature=0.5, thinking_budget=64, max_output_tokens=256,
-        base_url=f"http://127.0.0.1:{server.server_port}", ledger=folder / "ledger.sqlite",
-    )  # fmt: skip
-
-
-def ask_gemini(server, folder, scene, *samples):
-    async def run():
-        teacher = GeminiTeacher(gemini(server, folder), concurrency=2, backoff_s=0.001)
-        try:
-            return await asyncio.gather(*(teacher.think(sample, scene) for sample in samples))
-        finally:
-            await teacher.close()
-
-    return asyncio.run(run())
-
-
-TABLE = ask("what color is the table?", "brown")
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv(KEY_VARIABLE, "secret")
-
-
-def test_gemini_gets_the_room_but_not_the_answer_and_then_the_reasoning_but_not_the_room(server, scene, tmp_path):
-    server.replies = [GOOD, SECOND]
-    (thought,) = ask_gemini(server, tmp_path, scene, TABLE)
-    assert thought == Thought("<think>The table is <obj_003>. It is brown.</think><answer>brown</answer>", "brown")
-    (path, key, first), (_, _, second) = server.asked
-    assert path.endswith("/models/gemini-2.5-pro:generateContent")
-    assert key == "secret"
-    assert first["generationConfig"]["temperature"] == 0.5
-    assert first["generationConfig"]["maxOutputTokens"] == 256
-    assert list(first["generationConfig"]["thinkingConfig"].values()) == [64]
-    prompt, recall = (body["contents"][0]["parts"][0]["text"] for body in (first, second))
-    assert "<obj_003> table, brown, centre (2.00, 0.00, 0.40)" in prompt
-    assert "It is brown." in recall
-    assert "trash can" not in recall
-
-
-def test_gemini_waits_where_it_is_told_to_and_comes_again(server, scene, tmp_path):
-    server.replies = [error(429, **{"Retry-After": "0.3"}), error(500), error(503), GOOD, SECOND]
-    loop_time = []
-
-    async def run():
-        start = asyncio.get_running_loop().time()
-        teacher = GeminiTeacher(gemini(server, tmp_path), concurrency=1, backoff_s=0.001)
-        thought = await teacher.think(TABLE, scene)
-        loop_time.append(asyncio.get_running_loop().time() - start)
-        await teacher.close()
-        return thought
-
-    assert asyncio.run(run()).second_answer == "brown"
-    assert loop_time[0] >= 0.3
-    assert len(server.asked) == 5
-
-
-@pytest.mark.parametrize(
-    ("replies", "reason"),
-    [
-        ([(200, {}, {"promptFeedback": {"blockReason": "SAFETY"}})], "blocked"),
-        ([spoken(None, "SAFETY")], "blocked"),
-        ([spoken("<think>The table", "MAX_TOKENS")], "truncated"),
-        ([spoken("  ")], "empty"),
-        ([(200, {}, {"candidates": []})], "empty"),
-        ([GOOD, spoken(None, "RECITATION")], "blocked"),
-    ],
-    ids=["prompt blocked", "answer blocked", "truncated", "white space", "no candidate", "second blocked"],
-)
-def test_gemini_without_a_text_is_a_refusal_and_is_not_asked_again(server, scene, tmp_path, replies, reason):
-    server.replies = list(replies)
-    for _ in range(2):
-        (refusal,) = ask_gemini(server, tmp_path, scene, TABLE)
-        assert isinstance(refusal, Refusal)
-        assert refusal.reason == reason
-    assert len(server.asked) == len(replies)
-
-
-def test_ledger_repeats_nothing_not_even_at_once_or_after_a_crash(server, scene, tmp_path):
-    server.replies = [GOOD, SECOND]
-    first, second = ask_gemini(server, tmp_path, scene, TABLE, TABLE)
-    (third,) = ask_gemini(server, tmp_path, scene, TABLE)
-    assert first == second == third
-    assert len(server.asked) == 2
-    other = ask("what color is the lamp?", "white")
-    server.replies = [GOOD, error(400)]
-    with pytest.raises(R1Error, match="found 400 no at attempt 1"):
-        ask_gemini(server, tmp_path, scene, other)
-    server.replies = [SECOND]
-    ask_gemini(server, tmp_path, scene, other)
-    assert len(server.asked) == 5
-
-
-def test_gemini_that_stays_away_stops_the_run(server, scene, tmp_path):
-    server.replies = [error(503)] * 8
-    with pytest.raises(R1Error, match="found 503 no at attempt 8 of 8"):
-        ask_gemini(server, tmp_path, scene, TABLE)
-
-
-def test_gemini_without_a_key_names_the_variable(monkeypatch, server, tmp_path):
-    monkeypatch.delenv(KEY_VARIABLE)
-    with pytest.raises(MissingError, match="GEMINI_API_KEY"):
-        GeminiTeacher(gemini(server, tmp_path), concurrency=1)

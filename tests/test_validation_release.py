@@ -1,5 +1,6 @@
 """The dataset for others: it loads with `datasets`, and our reader takes it back."""
 
+import asyncio
 import json
 
 import numpy as np
@@ -13,6 +14,20 @@ from r1pipe.datasets.catalog import Catalog, Room
 from r1pipe.datasets.draft import Rejection
 from r1pipe.datasets.labels import LabelMap
 from r1pipe.files import sha256
+from r1pipe.synthesis.ledger import Ledger
+from r1pipe.synthesis.prompts import Prompt
+from r1pipe.synthesis.request import Reply, Request
+
+
+async def pay(params):
+    """Two requests, one of them blocked; both are charged for."""
+    ledger = Ledger(params.ledger)
+    replies = [Reply("<think>so</think>", None, 2000, 300), Reply(None, "blocked: SAFETY", 10, 0)]
+    for number, (reply, dollars) in enumerate(zip(replies, (0.02, 0.001), strict=True)):
+        request = Request.of(Prompt("", f"{number}", (), "v1"), params)
+        await ledger.sent(request)
+        await ledger.answered(request.key, reply, dollars)
+    await ledger.close()
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +38,9 @@ def world(tmp_path_factory):
         patch.chdir(folder)
         world = World(folder)
         world.drafts[2] = world.drafts[2].model_copy(update={"cot": "lamp"})
+        world.drafts[0] = world.drafts[0].model_copy(update={"teacher": "gemini", "prompt": "v1"})
         world.drafts[5:6] = []
+        asyncio.run(pay(world.params.synthesize.gemini))
         refused = world.samples[5]
         world.rejects = [
             Rejection(id=refused.id, scene_id=refused.scene_id, teacher="gemini", reason="blocked", detail="SAFETY")
@@ -66,6 +83,8 @@ def test_the_card_says_what_is_in_it_and_where_it_comes_from(world):
     for line in [
         "| train | 4 |",
         "| qa | 2 | 1 |",
+        "| gemini | v1 | 1 |",
+        "By the ledger, gemini-2.5-pro answered 2 requests of 2010 prompt and 300 output tokens for $0.02, those",
         "| sqa3d | scannet | 1 | CC BY 4.0, on scans under the ScanNet terms of use |",
         "| `consistency` | 0.8 |",
         "| filter `format` | 1 |",

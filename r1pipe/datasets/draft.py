@@ -1,6 +1,6 @@
 """A chain of thought as a teacher wrote it, the row of `data/cot/*.jsonl`; and why there is none."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from r1pipe.datasets.sample import Sample
 from r1pipe.params import Split, Task
@@ -35,6 +35,9 @@ class Draft(BaseModel):
     fault: str | None = None
     """What the scripted teacher did wrong on purpose."""
 
+    prompt: str | None = Field(default=None, exclude_if=lambda version: version is None)
+    """The version of the templates that the teacher's prompt was made of; left out where there was none."""
+
 
 class Rejection(BaseModel):
     """A sample without a text, and why."""
@@ -45,7 +48,7 @@ class Rejection(BaseModel):
     scene_id: str
     teacher: str
     reason: str
-    """`blocked`, `truncated`, `empty`, `contradiction`, `not recorded`, or the name of a filter."""
+    """`synthesis.teacher.Refusal` has the reasons."""
 
     detail: str
     """What was seen, for a person."""

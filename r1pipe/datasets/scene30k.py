@@ -44,13 +44,16 @@ class Chain(Row):
     teacher: str | None = None
     """Who wrote `cot`."""
 
+    prompt: str | None = None
+    """The version of the templates that the teacher was asked with."""
+
 
 def chain(draft: Draft, sample: Sample) -> Chain:
     """The row of a text and its sample."""
     shared = sample.model_dump(
         include={"scene_id", "question", "task", "answers", "object_ids", "history", "tags", "id", "source"}
     )
-    return Chain(**shared, pose=sample.pose, cot=draft.cot, teacher=draft.teacher)
+    return Chain(**shared, pose=sample.pose, cot=draft.cot, teacher=draft.teacher, prompt=draft.prompt)
 
 
 def read_chains(path: Path) -> Iterator[tuple[str, Chain]]:

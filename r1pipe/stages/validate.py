@@ -21,6 +21,7 @@ from r1pipe.scenes import Scene
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
 from r1pipe.synthesis.faults import FAULTS, OTHERWISE_CAUGHT
+from r1pipe.synthesis.ledger import Peek
 from r1pipe.synthesis.probe import probe
 from r1pipe.validation import evidence
 from r1pipe.validation.checks import checks
@@ -147,18 +148,24 @@ def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
         refusals=found.refusals,
         figures=figures,
         hashes=hashes,
-        costs=_costs(found.drafts),
+        costs=_costs(params, found.drafts),
     )
     write_release(made, making, paths.release)
 
 
-def _costs(drafts: Sequence[Draft]) -> str:
+def _costs(params: Params, drafts: Sequence[Draft]) -> str:
     """What a card says of money."""
-    if any(draft.teacher == "gemini" for draft in drafts):
-        return (
-            "The teacher `gemini` is paid by the token; what these rows cost stands in the ledger of whoever made them."
-        )
-    return "Nothing was paid: no teacher is a paid service."
+    if all(draft.teacher != "gemini" for draft in drafts):
+        return "Nothing was paid: no teacher is a paid service."
+    section = params.synthesize.gemini
+    with Peek(section.ledger) as ledger:
+        bill = ledger.bill(section.model)
+    if bill.requests == 0:
+        return f"What the teacher `gemini` cost is not known: the ledger {section.ledger} has no request to {section.model}."
+    return (
+        f"By the ledger, {section.model} answered {bill.requests} requests of {bill.prompt_tokens} prompt and "
+        f"{bill.output_tokens} output tokens for ${bill.dollars:.2f}, those of rows that were not kept included."
+    )
 
 
 if __name__ == "__main__":

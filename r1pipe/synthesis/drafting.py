@@ -2,14 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import Draft, Rejection, reference
 from r1pipe.params import Think
 from r1pipe.response import compose
-from r1pipe.scenes import Scene
-from r1pipe.synthesis.teacher import Refusal, Teacher
+from r1pipe.synthesis.teacher import Refusal, SceneOf, Teacher, Thought
 
 REFERENCE = "reference"
 """The teacher of a sample whose task asks for no reasoning: its annotation."""
@@ -19,7 +18,7 @@ _WINDOW = 4
 
 
 async def draft_all(
-    samples: Iterable[Sample], teacher: Teacher, scene: Callable[[str], Scene], think: Think, *, concurrency: int
+    samples: Iterable[Sample], teacher: Teacher, scene: SceneOf, think: Think, *, concurrency: int
 ) -> AsyncIterator[Draft | Rejection]:
     """A draft or a rejection for each sample, in the samples' order.
 
@@ -41,23 +40,31 @@ async def draft_all(
     finally:
         for task in under_way:
             task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _draft(sample: Sample, teacher: Teacher, scene: Callable[[str], Scene], think: Think) -> Draft | Rejection:
+async def _draft(sample: Sample, teacher: Teacher, scene: SceneOf, think: Think) -> Draft | Rejection:
     if not think.on(sample.task):
         answer = reference(sample)
         if answer is None:
             return _rejection(sample, REFERENCE, Refusal("empty", "the sample has no reference"))
-        return _row(sample, REFERENCE, compose("", answer))
+        return _row(sample, REFERENCE, Thought(compose("", answer), None))
     thought = await teacher.think(sample, scene(sample.scene_id))
     if isinstance(thought, Refusal):
         return _rejection(sample, teacher.name, thought)
-    return _row(sample, teacher.name, thought.text, thought.second_answer, thought.fault)
+    return _row(sample, teacher.name, thought)
 
 
-def _row(sample: Sample, teacher: str, cot: str, second_answer: str | None = None, fault: str | None = None) -> Draft:
+def _row(sample: Sample, teacher: str, thought: Thought) -> Draft:
     shared = sample.model_dump(include={"id", "scene_id", "question", "task", "answers", "split"})
-    return Draft(**shared, cot=cot, teacher=teacher, second_answer=second_answer, fault=fault)
+    return Draft(
+        **shared,
+        cot=thought.text,
+        teacher=teacher,
+        second_answer=thought.second_answer,
+        fault=thought.fault,
+        prompt=thought.prompt,
+    )
 
 
 def _rejection(sample: Sample, teacher: str, refusal: Refusal) -> Rejection:

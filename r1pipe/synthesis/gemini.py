@@ -1,186 +1,182 @@
-"""Gemini as a teacher: bounded concurrency, patient retries, and a ledger so that nothing is asked twice."""
+"""Gemini as a teacher: asks for reasoning and answer, then, from the reasoning alone, for the answer again.
+
+Paces, retries and pays; every request goes through the ledger, so that nothing is asked twice.
+"""
 
 import asyncio
 import logging
-import os
-import random
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any
-
-import httpx
-from google import genai
-from google.genai import types
-from google.genai.errors import APIError
+import time
+from collections.abc import Callable, Iterable
 
 from r1pipe.datasets import Sample
-from r1pipe.errors import MissingError, R1Error
+from r1pipe.errors import R1Error
 from r1pipe.params import Gemini
 from r1pipe.response import parse
 from r1pipe.scenes import Scene
-from r1pipe.synthesis.ledger import Ledger, Reply, key
-from r1pipe.synthesis.prompts import first_prompt, second_prompt
-from r1pipe.synthesis.teacher import Refusal, Thought
+from r1pipe.synthesis.batch import Batches
+from r1pipe.synthesis.ledger import Ledger
+from r1pipe.synthesis.limiter import TokenBucket
+from r1pipe.synthesis.money import Till, dollars
+from r1pipe.synthesis.prompts import Prompts, prompt_version
+from r1pipe.synthesis.request import Reply, Request
+from r1pipe.synthesis.retry import UnansweredError, patiently
+from r1pipe.synthesis.service import Service
+from r1pipe.synthesis.teacher import Refusal, SceneOf, Thought
 
 logger = logging.getLogger(__name__)
 
-KEY_VARIABLE = "GEMINI_API_KEY"
-_ATTEMPTS = 8
-_MAX_WAIT_S = 120.0
-_TIMEOUT_S = 300.0
-_TOO_MANY, _SERVER_ERRORS = 429, 500
+_FAILURES_IN_A_ROW = 20
+"""Requests without an answer, none answered between them, after which the service is taken to be away."""
 
 
 class GeminiTeacher:
-    """Asks for reasoning and answer, then, from the reasoning alone, for the answer again."""
+    """Answers are shared: two samples with one prompt make one request."""
 
-    def __init__(self, params: Gemini, *, concurrency: int, backoff_s: float = 1.0) -> None:
-        """Open the ledger.
+    def __init__(self, params: Gemini, prompts: Prompts, *, concurrency: int) -> None:
+        """Connect, and open the ledger.
 
         Args:
             params: model and settings.
+            prompts: who writes what is asked.
             concurrency: requests in flight at once, at most.
-            backoff_s: the first wait after a refused request; it doubles from one to the next.
 
         Raises:
             MissingError: if the environment holds no key.
+            R1Error: if another run uses the ledger.
         """
-        api_key = os.environ.get(KEY_VARIABLE)
-        if not api_key:
-            raise MissingError(f"Expected an API key in the environment variable {KEY_VARIABLE}, found none.")
         self.name = f"gemini/{params.model}"
         self._params = params
-        self._slots = asyncio.Semaphore(concurrency)
-        self._backoff_s = backoff_s
+        self._prompts = prompts
+        self._service = Service(params, connections=concurrency)
         self._ledger = Ledger(params.ledger)
+        self._till = Till(params)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._bucket = TokenBucket(params.requests_per_second)
         self._pending: dict[str, asyncio.Task[Reply]] = {}
-        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S)
-        options = types.HttpOptions(base_url=params.base_url, httpx_async_client=self._http)
-        self._client = genai.Client(api_key=api_key, vertexai=False, http_options=options)
+        self._sending: set[str] = set()
+        self._closing = False
+        self._answered = self._failed_in_a_row = 0
+        self._start = time.monotonic()
+        if lost := self._ledger.unanswered:
+            logger.info("Gemini: %d requests of an earlier run were sent and their replies not read; asked again", lost)
+
+    @property
+    def status(self) -> str:
+        """Money and rate, for a progress line."""
+        rate = self._answered / (time.monotonic() - self._start)
+        return f"${self._ledger.spent:.2f}, {rate:.1f} answers/s"
+
+    async def prepare(self, samples: Callable[[], Iterable[Sample]], scene: SceneOf) -> None:
+        """Have batch jobs answer all first requests, then all second ones, where `batch` is on.
+
+        Raises:
+            R1Error: if a job fails, or the budget does not allow one.
+        """
+        if self._params.batch:
+            batches = Batches(self._service, self._ledger, self._till, self._params)
+            await batches.answer(self._first(sample, scene) for sample in samples())
+            seconds = (self._second(sample, scene) for sample in samples())
+            await batches.answer(request for request in seconds if request is not None)
+
+    def _first(self, sample: Sample, scene: SceneOf) -> Request:
+        return Request.of(self._prompts.first(sample, scene(sample.scene_id)), self._params)
+
+    def _second(self, sample: Sample, scene: SceneOf) -> Request | None:
+        """The request that follows what the ledger holds; None where nothing does."""
+        reply = self._ledger.get(self._first(sample, scene).key)
+        prompt = self._prompts.follow_up(sample, reply.text) if reply is not None else None
+        return None if prompt is None else Request.of(prompt, self._params)
 
     async def think(self, sample: Sample, scene: Scene) -> Thought | Refusal:
         """Reason about the question.
 
         Raises:
-            R1Error: if the service refuses the request itself, or stays away after eight attempts.
+            R1Error: if the budget is used up, the service refuses every request, or it stays away.
         """
-        reply = await self._ask(first_prompt(sample, scene))
+        reply = await self._ask(Request.of(self._prompts.first(sample, scene), self._params))
         if reply.text is None:
             return _refusal(reply)
-        response = parse(reply.text, think=True)
-        if response is None:
-            return Thought(reply.text, None)
-        second = await self._ask(second_prompt(sample, response.thinking))
-        return _refusal(second) if second.text is None else Thought(reply.text, second.text.strip())
+        prompt = self._prompts.follow_up(sample, reply.text)
+        if prompt is None:
+            return Thought(reply.text, None, prompt=prompt_version(sample.task))
+        second = await self._ask(Request.of(prompt, self._params))
+        if second.text is None:
+            return _refusal(second)
+        return Thought(reply.text, _plain(second.text), prompt=prompt_version(sample.task))
 
     async def close(self) -> None:
-        """Close the connections and the ledger; what is still under way is given up."""
-        for task in self._pending.values():
-            task.cancel()
-        await self._http.aclose()
-        self._ledger.close()
+        """Wait for answers that are on their way, for they are paid; then close connections and ledger."""
+        self._closing = True
+        tasks = dict(self._pending)
+        for key, task in tasks.items():
+            if key not in self._sending:
+                task.cancel()
+        if self._sending:
+            logger.info("Gemini: waiting for %d answers that are on their way", len(self._sending))
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await self._service.close()
+        await self._ledger.close()
 
-    async def _ask(self, prompt: str) -> Reply:
-        """The reply to a prompt: from the ledger, from the same request under way, or from the service."""
-        params = self._params
-        settings = params.model_dump(include={"model", "temperature", "thinking_budget", "max_output_tokens"})
-        request = settings | {"prompt": prompt}
-        kept = self._ledger.get(request)
+    async def _ask(self, request: Request) -> Reply:
+        """The reply: from the ledger, from the same request under way, or from the service."""
+        kept = self._ledger.get(request.key)
         if kept is not None:
             return kept
-        name = key(request)
-        if name not in self._pending:
-            self._pending[name] = asyncio.create_task(self._pay(name, request))
+        if request.key not in self._pending:
+            task = asyncio.create_task(self._pay(request))
+            # Its waiters may all have gone when it fails.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._pending[request.key] = task
         # Shielded: one waiter that gives up must not take the reply from the others.
-        return await asyncio.shield(self._pending[name])
+        return await asyncio.shield(self._pending[request.key])
 
-    async def _pay(self, name: str, request: dict[str, Any]) -> Reply:
+    async def _pay(self, request: Request) -> Reply:
         try:
             async with self._slots:
-                response = await patiently(lambda: self._generate(request["prompt"]), self._backoff_s)
-            reply = _read(response)
-            self._ledger.put(request, reply)
-            return reply
+                reserved = self._till.reserve(request, self._ledger.spent)
+                try:
+                    reply = await patiently(lambda: self._send(request), self._params, given_up=lambda: self._closing)
+                finally:
+                    self._till.release(reserved)
+        except UnansweredError as error:
+            self._count_failure(error)
+            return Reply(None, error.refusal)
         finally:
-            del self._pending[name]
+            del self._pending[request.key]
+        return reply
 
-    async def _generate(self, prompt: str) -> types.GenerateContentResponse:
-        params = self._params
-        config = types.GenerateContentConfig(
-            temperature=params.temperature,
-            max_output_tokens=params.max_output_tokens,
-            thinking_config=types.ThinkingConfig(thinking_budget=params.thinking_budget),
-        )
-        return await self._client.aio.models.generate_content(model=params.model, contents=prompt, config=config)
-
-
-async def patiently(
-    request: Callable[[], Awaitable[types.GenerateContentResponse]], backoff_s: float
-) -> types.GenerateContentResponse:
-    """The response, after waiting where the service is busy: exponential back-off with jitter, or as long as it says.
-
-    Raises:
-        R1Error: if the service refuses for a reason that waiting does not cure, or after the last attempt.
-    """
-    for attempt in range(1, _ATTEMPTS + 1):
+    async def _send(self, request: Request) -> Reply:
+        """One attempt, from its turn until the reply is on the disk."""
+        await self._bucket.take()
+        await self._ledger.sent(request)
+        self._sending.add(request.key)
         try:
-            return await request()
-        except (APIError, httpx.TransportError) as error:
-            if not _passes(error) or attempt == _ATTEMPTS:
-                raise R1Error(
-                    f"Expected an answer from the Gemini API, found {_said(error)} at attempt {attempt} of {_ATTEMPTS}; "
-                    "what was answered so far is in the ledger, the next run goes on from there."
-                ) from error
-            wait = max(_asked_wait(error), backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            logger.info("Gemini: %s, next attempt in %.1f s", _said(error), wait)
-            await asyncio.sleep(min(wait, _MAX_WAIT_S))
-    raise AssertionError
+            reply = await self._service.generate(request)
+            await self._ledger.answered(request.key, reply, dollars(reply, self._params, batch=False))
+        finally:
+            self._sending.discard(request.key)
+        self._answered += 1
+        self._failed_in_a_row = 0
+        return reply
 
-
-def _passes(error: APIError | httpx.TransportError) -> bool:
-    return not isinstance(error, APIError) or error.code == _TOO_MANY or error.code >= _SERVER_ERRORS
-
-
-def _said(error: APIError | httpx.TransportError) -> str:
-    return f"{error.code} {error.message}" if isinstance(error, APIError) else f"{type(error).__name__} {error}"
-
-
-def _asked_wait(error: APIError | httpx.TransportError) -> float:
-    """Seconds that the service asks for in `Retry-After`, a number or a date; 0 where it says nothing."""
-    headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", None) or {}
-    value = headers.get("retry-after", "").strip()
-    if value.replace(".", "", 1).isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return 0.0
-
-
-def _read(response: types.GenerateContentResponse) -> Reply:
-    """The text of a response, or why it has none."""
-    usage = response.usage_metadata
-    spent = (usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0) if usage else 0
-    refusal = _why_not(response)
-    text = None if refusal is not None else response.text
-    return Reply(text, refusal, (usage.prompt_token_count or 0) if usage else 0, spent)
-
-
-def _why_not(response: types.GenerateContentResponse) -> str | None:
-    feedback = response.prompt_feedback
-    if feedback is not None and feedback.block_reason is not None:
-        return f"blocked: {feedback.block_reason.value}"
-    if not response.candidates:
-        return "empty: no candidate"
-    finish = response.candidates[0].finish_reason
-    if finish is types.FinishReason.MAX_TOKENS:
-        return "truncated: MAX_TOKENS"
-    if finish not in (None, types.FinishReason.STOP):
-        return f"blocked: {finish.value}"
-    return None if (response.text or "").strip() else "empty: no text"
+    def _count_failure(self, error: UnansweredError) -> None:
+        """Stop where one request after the other goes without an answer, or the very first in the ledger does."""
+        self._failed_in_a_row += 1
+        reached = self._answered > 0 or self._ledger.spent > 0
+        if not reached or self._failed_in_a_row >= _FAILURES_IN_A_ROW:
+            raise R1Error(
+                f"Expected an answer from the Gemini API, found {error.refusal}; {self._failed_in_a_row} requests in a row went "
+                f"without one. What was answered so far is in the ledger, the next run goes on from there."
+            ) from error
 
 
 def _refusal(reply: Reply) -> Refusal:
+    """Why a reply has no text."""
     reason, _, detail = (reply.refusal or "empty: no text").partition(": ")
     return Refusal(reason, detail)
+
+
+def _plain(answer: str) -> str:
+    """An answer without the tags that it was asked not to have."""
+    response = parse(answer, think=False)
+    return answer.strip() if response is None else response.answer

@@ -1,6 +1,6 @@
 """A teacher that repeats what was recorded: the released Scene-30K, or an earlier run's drafts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,7 +8,7 @@ from r1pipe.datasets import Sample
 from r1pipe.errors import DataError
 from r1pipe.files import read_jsonl
 from r1pipe.scenes import Scene
-from r1pipe.synthesis.teacher import Refusal, Thought
+from r1pipe.synthesis.teacher import Refusal, SceneOf, Thought
 
 _KEYS = ("scene_id", "question", "cot")
 
@@ -17,6 +17,7 @@ class ReplayTeacher:
     """Looks a sample up by scene and question."""
 
     name = "replay"
+    status = ""
 
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._rows = {(row["scene_id"], row["question"].strip()): row for row in rows}
@@ -35,6 +36,9 @@ class ReplayTeacher:
             if bad:
                 raise DataError(f"Expected text under {bad[0]!r} in {path}, row {number}, found {row.get(bad[0])!r}.")
         return cls(rows)
+
+    async def prepare(self, samples: Callable[[], Iterable[Sample]], scene: SceneOf) -> None:
+        """Nothing to do ahead."""
 
     async def think(self, sample: Sample, scene: Scene) -> Thought | Refusal:
         """What was recorded for this scene and question."""

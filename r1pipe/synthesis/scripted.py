@@ -1,6 +1,6 @@
 """A teacher that reads the answer off the scene graph: the embedded default, without a network or a bill."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import reference
@@ -9,18 +9,22 @@ from r1pipe.scenes import Scene
 from r1pipe.synthesis import faults
 from r1pipe.synthesis.patterns import SO, agrees, conclude, reason
 from r1pipe.synthesis.room import Room
-from r1pipe.synthesis.teacher import Refusal, Thought
+from r1pipe.synthesis.teacher import Refusal, SceneOf, Thought
 
 
 class ScriptedTeacher:
     """Writes short, true look-ups, and commits known faults at known rates."""
 
     name = "scripted"
+    status = ""
 
     def __init__(self, *, seed: int, fault_rates: Mapping[str, float]) -> None:
         self._seed = seed
         self._fault_rates = dict(fault_rates)
         self._room: Room | None = None
+
+    async def prepare(self, samples: Callable[[], Iterable[Sample]], scene: SceneOf) -> None:
+        """Nothing to do ahead."""
 
     async def think(self, sample: Sample, scene: Scene) -> Thought | Refusal:
         """Reason from the question's words and the room; the second pass reads the conclusion off the reasoning."""

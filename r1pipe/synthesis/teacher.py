@@ -1,9 +1,13 @@
 """What a teacher is: somebody who thinks aloud about a question, or refuses with a reason."""
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Protocol
 
 from r1pipe.datasets import Sample
 from r1pipe.scenes import Scene
+
+SceneOf = Callable[[str], Scene]
+"""A scene by its id."""
 
 
 class Thought(NamedTuple):
@@ -18,12 +22,16 @@ class Thought(NamedTuple):
     fault: str | None = None
     """What was done wrong on purpose, so that the filters can be measured."""
 
+    prompt: str | None = None
+    """The version of the prompt's templates; None where there is no prompt."""
+
 
 class Refusal(NamedTuple):
     """Why there is no thought."""
 
     reason: str
-    """`blocked`, `truncated`, `empty`, `contradiction`, `not recorded`."""
+    """`blocked`, `truncated`, `empty`, `oversized`, `malformed`, `refused`, `unavailable` (of a service), `contradiction`,
+    `not recorded`."""
 
     detail: str
 
@@ -34,6 +42,13 @@ class Teacher(Protocol):
     @property
     def name(self) -> str:
         """What a draft names as its teacher."""
+
+    @property
+    def status(self) -> str:
+        """What it took so far, for a progress line; empty where it takes nothing."""
+
+    async def prepare(self, samples: Callable[[], Iterable[Sample]], scene: SceneOf) -> None:
+        """Do ahead what is better done for all samples at once; `samples` begins anew at each call."""
 
     async def think(self, sample: Sample, scene: Scene) -> Thought | Refusal:
         """Reason about the question and answer it."""

@@ -49,6 +49,7 @@ _FEATURES: Mapping[str, dict[str, Any]] = MappingProxyType(
         "id": _STRING,
         "source": _STRING,
         "teacher": _STRING,
+        "prompt": _STRING,
     }
 )
 """The columns of `Chain` as the hub describes them: without it a column that is empty at first would be guessed wrong."""
@@ -108,7 +109,7 @@ def _card(rows: Sequence[Made], making: Making, folder: Path) -> str:
         tasks=_by_split((row.chain.task, row.split) for row in rows),
         types=_by_split((f"{row.chain.task}: {tag}", row.split) for row in rows for tag in row.chain.tags),
         sources=[(source, kind, count, _licence(source, kind)) for (source, kind), count in sorted(sources.items())],
-        teachers=sorted(Counter(row.chain.teacher or "unknown" for row in rows).items()),
+        teachers=sorted(Counter((row.chain.teacher or "unknown", row.chain.prompt or "none") for row in rows).items()),
         making=making,
         filters=making.filters.model_dump(),
         files={f"{name}.jsonl": sha256(folder / f"{name}.jsonl") for name in names},
