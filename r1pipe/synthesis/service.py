@@ -1,7 +1,8 @@
-"""The Gemini API through google-genai: one client, one pool of connections, one attempt a call."""
+"""The Gemini API through google-genai: clients that keep their connections, one attempt a call."""
 
 import os
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import google.auth
@@ -19,6 +20,10 @@ KEY_VARIABLE = "GEMINI_API_KEY"
 VERTEX_VARIABLE = "GOOGLE_GENAI_USE_VERTEXAI"
 PLACE_VARIABLES = ("GOOGLE_CLOUD_PROJECT", "GOOGLE_CLOUD_LOCATION")
 
+_POOL = 16
+"""Connections of one client: httpx looks at each of a client's connections for every request, which at 60 of them takes
+longer than all the rest."""
+
 
 class Service:
     """Sends requests; knows nothing of retries, limits and money."""
@@ -29,14 +34,19 @@ class Service:
         Raises:
             MissingError: if it lacks either.
         """
-        limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-        self._http = httpx.AsyncClient(limits=limits)
-        # google-genai sets the timeout of each request anew, and without one of its own to none.
-        timeout_ms = round(1000 * params.timeout_s)
-        options = types.HttpOptions(base_url=params.base_url, httpx_async_client=self._http, timeout=timeout_ms)
         access = _access(os.environ)
         self.vertex = bool(access["vertexai"])
-        self.client = genai.Client(http_options=options, **access)
+        self._pools = [_pool() for _ in range(-(-connections // _POOL))]
+        # google-genai sets the timeout of each request anew, and without one of its own to none.
+        timeout_ms = round(1000 * params.timeout_s)
+        clients = [
+            genai.Client(
+                http_options=types.HttpOptions(base_url=params.base_url, httpx_async_client=pool, timeout=timeout_ms),
+                **access,
+            )
+            for pool in self._pools
+        ]
+        self.client, self._turns = clients[0], cycle(clients)
 
     async def generate(self, request: Request) -> Reply:
         """One attempt.
@@ -50,7 +60,7 @@ class Service:
         # Unparsed: the body may be malformed, and reading it here tells that from every other mistake.
         config.should_return_http_response = True
         try:
-            response = await self.client.aio.models.generate_content(
+            response = await next(self._turns).aio.models.generate_content(
                 model=request.model, contents=contents_of(request), config=config
             )
         except GoogleAuthError as error:
@@ -60,7 +70,13 @@ class Service:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for pool in self._pools:
+            await pool.aclose()
+
+
+def _pool() -> httpx.AsyncClient:
+    # No limit on how many are open: the caller has one, and requests that wait for a connection slow down all others.
+    return httpx.AsyncClient(limits=httpx.Limits(max_connections=None, max_keepalive_connections=_POOL))
 
 
 def config_of(request: Request) -> types.GenerateContentConfig:
