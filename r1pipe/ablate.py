@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from r1pipe.errors import DataError, GateError
-from r1pipe.evaluation.ablations import ABLATIONS, Ablation, Cell, Predictions, Results, Rows, compare
+from r1pipe.evaluation.ablations import ABLATIONS, COLUMNS, Ablation, Cell, Predictions, Results, Rows, compare
 from r1pipe.files import write_json
 from r1pipe.params import Params
 from r1pipe.stages.runner import environment
@@ -68,7 +68,7 @@ def _predictions(ablation: Ablation, experiment: str, params: Params) -> Predict
         text = dvc.api.read((params.paths.predictions / file).as_posix(), rev=experiment)
         return [json.loads(line) for line in text.splitlines()]
 
-    tasks = {column.task for column in ablation.columns}
+    tasks = {column.task for column in COLUMNS}
     return Predictions(
         {task: read(f"{ablation.arm}-{task}.jsonl") for task in tasks},
         {task: read(f"references-{task}.jsonl") for task in tasks},
@@ -81,12 +81,12 @@ def ablation_table(name: str, results: Results) -> Table:
     title = f"{ablation.title}, arm {ablation.arm}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")
-    for column in ablation.columns:
+    for column in COLUMNS:
         count = next(iter(results.values()))[column.title]["n"]
         table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
     for variant, cells in results.items():
         is_whole = variant == list(results)[-1]
-        table.add_row(variant, *(_cell(cells[column.title], is_whole=is_whole) for column in ablation.columns))
+        table.add_row(variant, *(_cell(cells[column.title], is_whole=is_whole) for column in COLUMNS))
     return table
 
 

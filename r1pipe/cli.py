@@ -160,7 +160,7 @@ def ask(
 ) -> None:
     """Ask the model about a room: its reasoning, answer, boxes and the views it chose.
 
-    Example: `r1pipe ask proc0500_00 "what color is the chair?"`
+    Example: `r1pipe ask room0504_00 "what color is the chair?"`
 
     Example: `r1pipe ask scan.ply "the chair next to the table." --task grounding --json`
     """

@@ -29,10 +29,10 @@ class Ablation(NamedTuple):
     variants: Mapping[str, Sequence[str]]
     """What each variant changes, as overrides of parameters; the last one changes nothing, the others are compared with it."""
 
-    shared: Sequence[str]
-    """Overrides of every variant but the last, which do not touch the arm: they spare what is not looked at."""
-
-    columns: Sequence[Column]
+    @property
+    def shared(self) -> Sequence[str]:
+        """Overrides of every variant but the last, which do not touch the arm: they spare what is not looked at."""
+        return ("grpo.max_steps=1",) if self.arm == "sft" else ()
 
 
 COLUMNS = (
@@ -50,9 +50,6 @@ RANKS = (4, 8, 12, 16, 32)
 
 REWARDS = ("format", "perception", "semantic")
 
-CHEAP = ("grpo.max_steps=1",)
-"""What is compared are the models after SFT: one step of reinforcement keeps the rest of the pipeline short."""
-
 ABLATIONS = {
     "modalities": Ablation(
         title="What the model sees (the shape of the paper's Table 10)",
@@ -63,8 +60,6 @@ ABLATIONS = {
             "text+image+points": ("model.modalities=[image,points]",),
             "full": (),
         },
-        shared=CHEAP,
-        columns=COLUMNS,
     ),
     "views": Ablation(
         title="How views are chosen (the shape of the paper's Table 8)",
@@ -73,8 +68,6 @@ ABLATIONS = {
             **{name: (f"model.view_strategy={name}",) for name in ("all", "horizontal", "bottom", "random")},
             "learnt": (),
         },
-        shared=CHEAP,
-        columns=COLUMNS,
     ),
     "view-weights": Ablation(
         title="Weights of the view scores, fixed or learnt (the shape of the paper's Table 9)",
@@ -89,8 +82,6 @@ ABLATIONS = {
             },
             "learnt": (),
         },
-        shared=CHEAP,
-        columns=COLUMNS,
     ),
     "rewards": Ablation(
         title="Which rewards reinforce (the shape of the paper's Table 7)",
@@ -100,8 +91,6 @@ ABLATIONS = {
             for count in (1, 2, 3)
             for kept in combinations(REWARDS, count)
         },
-        shared=(),
-        columns=COLUMNS,
     ),
     "think": Ablation(
         title="Which tasks reason before they answer",
@@ -112,8 +101,6 @@ ABLATIONS = {
             "all but captioning": ("think.captioning=false",),
             "all": (),
         },
-        shared=(),
-        columns=COLUMNS,
     ),
     "lora-rank": Ablation(
         title="How much of the model GRPO moves (the shape of the paper's LoRA table)",
@@ -124,8 +111,6 @@ ABLATIONS = {
             },
             "all weights": (),
         },
-        shared=(),
-        columns=COLUMNS,
     ),
 }
 
@@ -157,7 +142,7 @@ def compare(ablation: Ablation, found: Mapping[str, Predictions], *, resamples: 
     """Every variant beside the last, sample by sample.
 
     Args:
-        ablation: variants and columns.
+        ablation: whose variants these are.
         found: what each variant said.
         resamples: of the bootstrap.
         seed: of the bootstrap.
@@ -165,16 +150,15 @@ def compare(ablation: Ablation, found: Mapping[str, Predictions], *, resamples: 
     Raises:
         DataError: if variants answered other questions.
     """
-    whole = found[list(ablation.variants)[-1]]
+    last = list(ablation.variants)[-1]
     results: Results = {name: {} for name in ablation.variants}
-    for column in ablation.columns:
-        references = whole.references[column.task]
-        reference = {column.metric: measure(column.task, whole.rows[column.task], references)[column.metric]}
-        for name in ablation.variants:
-            ours = {column.metric: measure(column.task, found[name].rows[column.task], references)[column.metric]}
-            value = intervals(ours, resamples=resamples, seed=seed)[column.metric]
-            change = differences(reference, ours, resamples=resamples, seed=seed)[column.metric]
-            results[name][column.title] = Cell(
+    for title, task, metric in COLUMNS:
+        references = found[last].references[task]
+        measured = {name: {metric: measure(task, found[name].rows[task], references)[metric]} for name in results}
+        for name, ours in measured.items():
+            value = intervals(ours, resamples=resamples, seed=seed)[metric]
+            change = differences(measured[last], ours, resamples=resamples, seed=seed)[metric]
+            results[name][title] = Cell(
                 value=value.value, low=value.low, high=value.high,
                 change=change.value, change_low=change.low, change_high=change.high, n=value.n,
             )  # fmt: skip
