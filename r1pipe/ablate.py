@@ -5,7 +5,8 @@ import logging
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dvc.api
 from dvc.repo import Repo
@@ -13,7 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from r1pipe.errors import DataError, GateError
-from r1pipe.evaluation.ablations import ABLATIONS, COLUMNS, Ablation, Cell, Predictions, Results, Rows, compare
+from r1pipe.evaluation.ablations import ABLATIONS, COLUMNS, Ablation, Predictions, Results, Rows, compare
+from r1pipe.evaluation.table import cell
 from r1pipe.files import write_json
 from r1pipe.params import Params
 from r1pipe.stages.runner import environment
@@ -85,12 +87,10 @@ def ablation_table(name: str, results: Results) -> Table:
         count = next(iter(results.values()))[column.title]["n"]
         table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
     for variant, cells in results.items():
-        is_whole = variant == list(results)[-1]
-        table.add_row(variant, *(_cell(cells[column.title], is_whole=is_whole) for column in COLUMNS))
+        show = cell if variant == list(results)[-1] else _changed
+        table.add_row(variant, *(show(cells[column.title]) for column in COLUMNS))
     return table
 
 
-def _cell(cell: Cell, *, is_whole: bool) -> str:
-    if is_whole:
-        return f"{cell['value']:.1f}\n[{cell['low']:.1f},{cell['high']:.1f}]"
-    return f"{cell['value']:.1f}\n{cell['change']:+.1f} [{cell['change_low']:+.1f},{cell['change_high']:+.1f}]"
+def _changed(found: Mapping[str, Any]) -> str:
+    return f"{found['value']:.1f}\n{found['change']:+.1f} [{found['change_low']:+.1f},{found['change_high']:+.1f}]"

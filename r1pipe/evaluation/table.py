@@ -1,7 +1,7 @@
 """The results as a table for the terminal, and what they prove in one sentence."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -43,7 +43,7 @@ def columns(metrics: Metrics) -> list[Column]:
     return [c for c in COLUMNS if all(c.metric in tasks.get(c.task, {}) for tasks in metrics.values())]
 
 
-def cell(found: Mapping[str, float]) -> str:
+def cell(found: Mapping[str, Any]) -> str:
     r"""A number, and below it its 95 % interval.
 
     >>> cell({"value": 91.25, "low": 88.0, "high": 94.125, "n": 240})
