@@ -4,10 +4,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -126,7 +126,15 @@ def read_models(path: Path, model: type[Model]) -> list[Model]:
     return models
 
 
-def explain(error: ValidationError) -> str:
+class Complaints(Protocol):
+    """An error of pydantic, or of what is built on it."""
+
+    def errors(self) -> Sequence[Any]:
+        """Each complaint: where, why, about what."""
+        ...
+
+
+def explain(error: Complaints) -> str:
     """The first complaint of a pydantic error in one line: field, reason, value."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"])) or "the whole"

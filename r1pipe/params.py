@@ -595,6 +595,22 @@ class Package(Section):
     """Rooms of the evaluated split that travel with the model, the first by id."""
 
 
+class Serve(Section):
+    """What a server takes on at once: `bentoml serve`."""
+
+    max_batch_size: Count
+    """Questions a forward pass, at most."""
+
+    max_waiting: Count
+    """Further questions that wait; one more is told to come again later."""
+
+    max_prompt_tokens: Count
+    """Of question and history together."""
+
+    timeout_s: Annotated[float, Field(gt=0)]
+    """From the question to the end of its answer."""
+
+
 class Params(Section):
     """All of `params.yaml`."""
 
@@ -616,6 +632,7 @@ class Params(Section):
     evaluate: Evaluate
     report: Report
     package: Package
+    serve: Serve
 
     @model_validator(mode="after")
     def _processes_share_the_batch(self) -> Self:

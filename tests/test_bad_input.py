@@ -91,12 +91,6 @@ def ply_has_16_bit_colours(root):
     mesh(root).write_text(f"{ASCII}{rows}")
 
 
-def faces_are_squares(root):
-    data = mesh(root).read_bytes()
-    faces = b"element face 2\nproperty list uchar int vertex_indices\nend_header\n"
-    mesh(root).write_bytes(data.replace(b"end_header\n", faces) + (b"\x04" + bytes(16)) * 2)
-
-
 def segments_are_short(root):
     change_json(scan(root, "_vh_clean_2.0.010000.segs.json"), lambda value: value["segIndices"].pop())
 
@@ -189,7 +183,6 @@ BROKEN = [
     (ply_is_empty, ["_vh_clean_2.ply", "found 0 vertices"]),
     (ply_is_in_millimetres, ["room in metres, at most 100 across", TRAIN, "found 4,000", "as if in millimetres"]),
     (ply_has_16_bit_colours, ["0..255", "_vh_clean_2.ply", "in 32 of 33 points", "first [0.0, 0.0, 1000.0]"]),
-    (faces_are_squares, ["triangles", "_vh_clean_2.ply"]),
     (segments_are_short, ["segIndices of 33 vertices", "segs.json", "found 32"]),
     (segments_are_words, ["whole numbers as segIndices", "segs.json"]),
     (aggregation_names_unknown_segments, ["object 1", "aggregation.json", "[77777]"]),

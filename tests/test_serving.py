@@ -138,7 +138,7 @@ VERTEX = "".join(f"property float {n}\n" for n in "xyz") + "".join(
     f"property uchar {n}\n" for n in ("red", "green", "blue")
 )
 BAD_SCANS = {
-    "another kind": ("room.obj", b"o room", ".ply or .npz"),
+    "another kind": ("room.fbx", b"room", ".ply, .npz"),
     "no header": ("room.ply", b"solid", "PLY header"),
     "more vertices than bytes": ("room.ply", ply(f"element vertex 4000000000\n{VERTEX}"), "bytes"),
     "no archive": ("room.npz", b"zip?", "NumPy archive"),

@@ -1,23 +1,31 @@
 """What one asks a server, and what it says."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from r1pipe.datasets.sample import Pose
 from r1pipe.geometry import Box
+from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Task
+from r1pipe.response import identifier, identifiers
+from r1pipe.views.choice import ViewChoice
 
 Question = Annotated[str, Field(min_length=1, max_length=2000)]
 Turn = Annotated[str, Field(max_length=2000)]
+SceneId = Annotated[str, Field(max_length=100)]
+EXAMPLE: dict[str, JsonValue] = {"scene_id": "room0504_00", "question": "what color is the chair?", "task": "qa"}
+_FARTHEST_M = 1000.0
 
 
 class Ask(BaseModel):
     """A question about a room."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, json_schema_extra={"examples": [EXAMPLE]}
+    )
 
-    scene_id: str
+    scene_id: SceneId
     """One of `GET /scenes`."""
 
     question: Question
@@ -37,6 +45,16 @@ class Ask(BaseModel):
             raise ValueError(f"expected the user's and the model's turns in pairs, found {len(history)} turns")
         return history
 
+    @field_validator("pose")
+    @classmethod
+    def _stands_in_a_room(cls, pose: Pose | None) -> Pose | None:
+        # Written so that NaN fails too.
+        if pose is not None and not all(abs(number) <= _FARTHEST_M for number in (*pose.position, *pose.rotation)):
+            raise ValueError(f"expected a position in metres and a quaternion of at most {_FARTHEST_M:g}")
+        if pose is not None and not any(pose.rotation):
+            raise ValueError("expected a quaternion, which is never all zero")
+        return pose
+
     @property
     def kind(self) -> Task:
         """The task, guessed where it was left out."""
@@ -45,6 +63,32 @@ class Ask(BaseModel):
         if self.pose is not None:
             return "situated"
         return "dialogue" if self.history else "qa"
+
+
+class Describe(BaseModel):
+    """Which room to describe."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"scene_id": EXAMPLE["scene_id"]}]})
+
+    scene_id: SceneId
+    question: Question = "describe the room."
+
+
+class Caption(BaseModel):
+    """Which detected object to describe."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"scene_id": EXAMPLE["scene_id"], "object": 2}]}
+    )
+
+    scene_id: SceneId
+    object: Annotated[int, Field(ge=0, le=999)]
+
+
+class Refusal(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
 
 
 class Mention(BaseModel):
@@ -56,6 +100,20 @@ class Mention(BaseModel):
     label: str
     score: float
     box: Box
+
+    @classmethod
+    def all_in(cls, text: str, features: SceneFeatures) -> list[Self]:
+        """Those that a text names, in order, each once."""
+        return [
+            cls(
+                id=identifier(i),
+                label=features.object_labels[i],
+                score=round(float(features.object_scores[i]), 4),
+                box=Box(*map(float, features.object_boxes[i])),
+            )
+            for i in identifiers(text)
+            if i < len(features.object_boxes)
+        ]
 
 
 class ViewScore(BaseModel):
@@ -72,6 +130,11 @@ class ViewScore(BaseModel):
     image3d: float
     clip: float
     utility: float
+
+    @classmethod
+    def of(cls, choice: ViewChoice, features: SceneFeatures) -> Self:
+        """A choice with where its camera stands."""
+        return cls(camera=features.cameras[choice.view].tolist(), **choice._asdict())
 
 
 class Answer(BaseModel):
@@ -99,6 +162,10 @@ class Answer(BaseModel):
 
     timings: dict[str, float]
     """Seconds of each part: the request received (and its scan encoded), waited for the model, answered, looked."""
+
+    def received_in(self, seconds: float) -> Self:
+        """The same answer, with the seconds that its question took to arrive."""
+        return self.model_copy(update={"timings": {"received": round(seconds, 4), **self.timings}})
 
 
 class SceneRow(BaseModel):

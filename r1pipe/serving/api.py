@@ -3,93 +3,33 @@
 The application is made before the model is loaded (a Bento is built without loading it); `attach` hands the model over.
 """
 
+import asyncio
 import json
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import Response
 
-from r1pipe.errors import DataError, MissingError
+from r1pipe.errors import DataError, MissingError, ParamsError
 from r1pipe.files import explain
 from r1pipe.params import Task
 from r1pipe.response import identifier
-from r1pipe.serving.answer import Answer, Ask, ModelInfo, Question, SceneRow
-from r1pipe.serving.scans import MAX_BYTES
-from r1pipe.serving.served import ServedModel
+from r1pipe.serving import guards, schema, telemetry
+from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow
+from r1pipe.serving.batching import BusyError
+from r1pipe.serving.events import STREAM, streamed
+from r1pipe.serving.served import LateError, ServedModel
 
-MAX_JSON_BYTES = 1_000_000
-_FORM_OVERHEAD = 100_000
-"""Bytes that a form's boundaries and other fields may add to a scan."""
-
-Object = Annotated[int, Field(ge=0, le=999)]
-
-
-class Describe(BaseModel):
-    """Which room to describe."""
-
-    model_config = ConfigDict(extra="forbid")
-    scene_id: str
-    question: Question = "describe the room."
-
-
-class Caption(BaseModel):
-    """Which detected object to describe."""
-
-    model_config = ConfigDict(extra="forbid")
-    scene_id: str
-    object: Object
-
-
-class BoundedBody:
-    """Refuses a request whose body is larger than its content type may be, before it is in memory."""
-
-    def __init__(
-        self, app: ASGIApp, *, max_json: int = MAX_JSON_BYTES, max_form: int = MAX_BYTES + _FORM_OVERHEAD
-    ) -> None:
-        self.app = app
-        self.max_json, self.max_form = max_json, max_form
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, unless it is too large."""
-        # Gradio bounds its own uploads.
-        if scope["type"] != "http" or scope["path"].startswith("/ui"):
-            await self.app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        is_form = headers.get(b"content-type", b"").startswith(b"multipart/form-data")
-        limit = self.max_form if is_form else self.max_json
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > limit:
-            refusal = JSONResponse({"detail": _too_large(limit)}, 413)
-            await refusal(scope, receive, send)
-            return
-        await self.app(scope, _counting(receive, limit), send)
-
-
-def _too_large(limit: int) -> str:
-    return f"Expected a request of at most {limit:,} bytes, found a larger one."
-
-
-def _counting(receive: Receive, limit: int) -> Receive:
-    """The same messages, until they are too large: a chunked body declares no length."""
-    seen = 0
-
-    async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > limit:
-            raise HTTPException(413, _too_large(limit))
-        return message
-
-    return bounded
+logger = logging.getLogger(__name__)
 
 
 def attach(app: FastAPI, served: ServedModel) -> None:
@@ -105,7 +45,7 @@ def attached(app: FastAPI) -> ServedModel:
     """
     served: ServedModel | None = app.state.served
     if served is None:
-        raise HTTPException(503, "Expected a loaded model, found it still loading.")
+        raise HTTPException(503, "Expected a loaded model, found it still loading.", {"retry-after": "5"})
     return served
 
 
@@ -116,34 +56,79 @@ def _served(request: Request) -> ServedModel:
 Served = Annotated[ServedModel, Depends(_served)]
 
 
-def create_app() -> FastAPI:
-    """The API, without a model yet."""
-    app = FastAPI(title="R1", description="Ask a room: reasoning, an answer, boxes and the views it rests on.")
+def create_app(*, token: str | None = None) -> FastAPI:
+    """The API, without a model yet.
+
+    Args:
+        token: who asks must know it; None lets everybody ask.
+
+    Raises:
+        ParamsError: if the token is empty, which would look like a lock and be none.
+    """
+    if token is not None and not token.strip():
+        raise ParamsError("Expected a token, or none at all, found an empty one.")
+    app = FastAPI(
+        title="R1",
+        description="Ask a room: reasoning, an answer, boxes and the views it rests on.",
+        responses=schema.refusals(401) if token else {},
+    )
     app.state.served = None
-    app.add_middleware(BoundedBody)
-    for error, status in ((MissingError, 404), (DataError, 422)):
-        app.add_exception_handler(error, _refusal(status))
+    app.add_middleware(guards.BoundedBody)
+    if token is not None:
+        app.add_middleware(guards.Authorized, token=token)
+    app.add_middleware(guards.Logged)
+    _handle_errors(app)
     app.add_api_route("/", _front, include_in_schema=False)
-    app.add_api_route("/answer", _answer, methods=["POST"], response_model=Answer, openapi_extra=_ANSWER_BODY)
-    app.add_api_route("/scenes", _scenes, response_model=list[SceneRow])
-    app.add_api_route("/model", _model, response_model=ModelInfo)
-    app.add_api_route("/describe", _describe, methods=["POST"], response_model=Answer)
-    app.add_api_route("/caption", _caption, methods=["POST"], response_model=Answer)
+    app.add_api_route("/scenes", _scenes, response_model=list[SceneRow], responses=schema.refusals(503))
+    app.add_api_route("/model", _model, response_model=ModelInfo, responses=schema.refusals(503))
+    _add(app, "/answer", _answer, openapi_extra=schema.ANSWER_BODY)
+    _add(app, "/describe", _describe)
+    _add(app, "/caption", _caption)
     for path, task in (("/locate", "grounding"), ("/chat", "dialogue"), ("/plan", "planning")):
-        app.add_api_route(path, _verb(task), methods=["POST"], response_model=Answer, name=path[1:])  # type: ignore[arg-type]
+        _add(app, path, _verb(task), name=path[1:])  # type: ignore[arg-type]
     return app
+
+
+def _add(app: FastAPI, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+    """A route that answers, whole or as a stream."""
+    responses = {200: schema.STREAMED, **schema.refusals(400, 404, 413, 422, 503, 504)}
+    app.add_api_route(path, endpoint, methods=["POST"], response_model=Answer, responses=responses, **options)
+
+
+def _handle_errors(app: FastAPI) -> None:
+    for error, status in ((MissingError, 404), (DataError, 422), (BusyError, 503), (LateError, 504)):
+        app.add_exception_handler(error, _refusal(status))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _failed)
 
 
 def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONResponse]]:
     async def refuse(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, status)
+        headers = {}
+        if isinstance(error, BusyError):
+            telemetry.REFUSED.labels("busy").inc()
+            headers = {"retry-after": str(error.retry_after)}
+        return JSONResponse({"detail": str(error)}, status, headers)
 
     return refuse
 
 
+async def _invalid(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return JSONResponse({"detail": f"Expected a question: {explain(error)}."}, 422)
+
+
+async def _failed(_: Request, error: Exception) -> JSONResponse:
+    """The log has the trace, the sender has what finds it there."""
+    logger.error("a request failed", exc_info=error)
+    number = telemetry.request_id.get()
+    detail = f"Expected an answer, found a fault of the server; its log has it at request {number}."
+    return JSONResponse({"detail": detail}, 500, {"x-request-id": number})
+
+
 async def _front() -> RedirectResponse:
     """The page."""
-    return RedirectResponse("/ui")
+    return RedirectResponse(guards.PAGE)
 
 
 def _scenes(served: Served) -> list[SceneRow]:
@@ -156,47 +141,60 @@ def _model(served: Served) -> ModelInfo:
     return ModelInfo(model=served.name, lineage=served.lineage)
 
 
-def _describe(body: Describe, served: Served) -> Answer:
+async def _describe(request: Request, body: Describe, served: Served) -> Any:
     """Describe a room."""
-    return served.answer(Ask(scene_id=body.scene_id, question=body.question, task="description"))
+    return await _respond(request, Ask(scene_id=body.scene_id, question=body.question, task="description"), served)
 
 
-def _caption(body: Caption, served: Served) -> Answer:
+async def _caption(request: Request, body: Caption, served: Served) -> Any:
     """Describe one detected object."""
     question = f"describe {identifier(body.object)}."
-    return served.answer(Ask(scene_id=body.scene_id, question=question, task="captioning"))
+    return await _respond(request, Ask(scene_id=body.scene_id, question=question, task="captioning"), served)
 
 
-def _verb(task: Task) -> Callable[[Ask, ServedModel], Answer]:
-    def verb(body: Ask, served: Served) -> Answer:
-        return served.answer(body.model_copy(update={"task": task}))
+def _verb(task: Task) -> Callable[..., Awaitable[Any]]:
+    async def verb(request: Request, body: Ask, served: Served) -> Any:
+        return await _respond(request, body.model_copy(update={"task": task}), served)
 
     verb.__doc__ = f"`POST /answer` with the task `{task}`."
     return verb
 
 
-async def _answer(request: Request, served: Served) -> Answer:
+async def _answer(request: Request, served: Served) -> Any:
     """Answer a question about a known room (JSON), or about an uploaded scan (a form with the file `scene`)."""
     start = time.perf_counter()
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        async with request.form(max_files=1, max_fields=20) as form:
-            fields = await _form_fields(form, served)
+        with served.rooms.slot():
+            async with request.form(max_files=1, max_fields=20) as form:
+                fields = await _form_fields(form, served)
     else:
         fields = _json(await request.body(), "the body")
     try:
         ask = Ask.model_validate(fields)
     except ValidationError as error:
         raise DataError(f"Expected a question: {explain(error)}.") from None
-    received = round(time.perf_counter() - start, 4)
-    answer = await run_in_threadpool(served.answer, ask)
-    return answer.model_copy(update={"timings": {"received": received, **answer.timings}})
+    return await _respond(request, ask, served, received=time.perf_counter() - start)
+
+
+async def _respond(request: Request, ask: Ask, served: ServedModel, *, received: float = 0.0) -> Answer | Response:
+    """The answer; as it grows, where the sender accepts a stream."""
+    telemetry.observe_steps({"received": received})
+    if STREAM in request.headers.get("accept", ""):
+        return streamed(served, ask, received=received)
+    said = asyncio.wrap_future(served.begin(ask))
+    try:
+        whole = await asyncio.wait_for(said, served.settings.serve.timeout_s)
+    except TimeoutError:
+        raise served.late() from None
+    answer = await run_in_threadpool(served.finish, ask, whole)
+    return answer.received_in(received)
 
 
 async def _form_fields(form: FormData, served: ServedModel) -> dict[str, Any]:
     """A form's fields as `Ask` has them; an uploaded scan becomes a scene id."""
     fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
     for key in {"pose", "history"} & fields.keys():
-        fields[key] = _json(fields[key].encode(), key)
+        fields[key] = _json(fields[key].encode("utf-8", "surrogatepass"), key)
     upload = form.get("scene")
     if isinstance(upload, UploadFile):
         content = await upload.read()
@@ -207,28 +205,6 @@ async def _form_fields(form: FormData, served: ServedModel) -> dict[str, Any]:
 def _json(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"Expected JSON in {where}, found text that does not parse: {error}.") from None
-
-
-_ANSWER_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {"schema": Ask.model_json_schema()},
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["scene", "question"],
-                    "properties": {
-                        "scene": {"type": "string", "format": "binary", "description": "A scan, `.ply` or `.npz`."},
-                        "question": {"type": "string"},
-                        "task": {"type": "string"},
-                        "pose": {"type": "string", "description": "JSON."},
-                        "history": {"type": "string", "description": "JSON."},
-                    },
-                }
-            },
-        },
-    }
-}
+    # Beside text that does not parse: numbers of thousands of digits, and brackets deeper than Python's stack.
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Expected JSON in {where}, found text that does not parse: {str(error)[:200]}.") from None

@@ -1,58 +1,37 @@
-"""The model that a server has loaded, and the rooms it knows: asked by the HTTP API, the page and `r1pipe ask` alike."""
+"""The model that a server has loaded: asked by the HTTP API, the page and `r1pipe ask` alike."""
 
-import threading
+import queue
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
-from r1pipe.errors import DataError, MissingError
-from r1pipe.geometry import Box
+from r1pipe.errors import DataError, R1Error
 from r1pipe.models.features import SceneFeatures
+from r1pipe.models.r1.answering import Answerer
+from r1pipe.models.r1.hearing import Grown
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params import Encode, Params, Render, Task, Think
+from r1pipe.params import Encode, Params, Render, Serve, Task, Think
 from r1pipe.response import Response, answer_boxes, identifier, identifiers, parse
 from r1pipe.scenes.scene import Scene
+from r1pipe.serving import telemetry
 from r1pipe.serving.answer import Answer, Ask, Mention, SceneRow, ViewScore
+from r1pipe.serving.batching import Batcher, Said
 from r1pipe.serving.bundle import Bundle
-from r1pipe.serving.scans import decode_scan
+from r1pipe.serving.rooms import MAX_UPLOADS, Room, Rooms, SceneEncoder
+from r1pipe.serving.scans import open_scan
 from r1pipe.views.choice import ViewChoice
-from r1pipe.views.renderer import render
-from r1pipe.views.views import Views, render_scene
 
-if TYPE_CHECKING:
-    # torch comes with a model, not with the service's definition: a Bento is built without it.
-    from r1pipe.models.r1.answering import Answerer
+__all__ = ["MAX_UPLOADS", "LateError", "Room", "ServedModel", "Settings", "load_encoders"]
 
-MAX_UPLOADS = 16
-"""Uploaded rooms that a server remembers; the oldest is forgotten."""
-
-SPLAT = 100
-"""Half-widths of a point in a photograph's width."""
+CANARY = "what is in the room?"
 
 
-class SceneEncoder(Protocol):
-    """What `r1pipe.models.encoders.encoding.Encoders` offers here."""
-
-    def encode(self, scene: Scene, views: Views) -> SceneFeatures:
-        """The frozen encoders' view of a scene."""
-        ...
-
-
-class Room(NamedTuple):
-    """A room to look at."""
-
-    scene: Scene
-    views: Views
-
-    def photographs(self, numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
-        """`(V, H, W, 3)`: views of these numbers again, larger than the encoders saw them; `size` is (W, H), pixels."""
-        cameras = self.views.cameras.take(np.array(numbers, dtype=np.intp)).fitted(size)
-        return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT), fill_holes=True).rgb
+class LateError(R1Error, TimeoutError):
+    """An answer did not come in time."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +42,7 @@ class Settings:
     render: Render
     voxel_size: float
     max_new_tokens: int
+    serve: Serve
     tasks: tuple[Task, ...]
     """Those that the model was trained for."""
 
@@ -70,15 +50,16 @@ class Settings:
     def of(cls, params: Params) -> Self:
         """Those of a run."""
         tasks = tuple(sorted({*params.sft.tasks, *params.grpo.tasks}))
-        return cls(params.think, params.render, params.prepare.voxel_size, params.evaluate.max_new_tokens, tasks)
+        evaluated = params.evaluate.max_new_tokens
+        return cls(params.think, params.render, params.prepare.voxel_size, evaluated, params.serve, tasks)
 
 
 class ServedModel:
-    """Answers one question at a time; safe to share between threads."""
+    """Answers the questions that wait together; safe to share between threads."""
 
     def __init__(
         self,
-        answerer: "Answerer",
+        answerer: Answerer,
         settings: Settings,
         *,
         name: str,
@@ -92,11 +73,17 @@ class ServedModel:
         self.lineage = dict(lineage)
         self.settings = settings
         self._answerer = answerer
-        self._scenes, self._views = scenes, views
-        self._load_encoders = encoders
-        self._encoders: SceneEncoder | None = None
-        self._uploads: dict[str, Room] = {}
-        self._lock = threading.Lock()
+        self.rooms = Rooms(
+            answerer,
+            scenes=scenes,
+            views=views,
+            encoders=encoders,
+            settings=settings.render,
+            voxel_size=settings.voxel_size,
+        )
+        limits = settings.serve
+        generate = partial(answerer.answer, think=settings.think, max_new_tokens=settings.max_new_tokens)
+        self._batcher = Batcher(generate, max_batch_size=limits.max_batch_size, max_waiting=limits.max_waiting)
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
@@ -105,8 +92,6 @@ class ServedModel:
         Raises:
             MissingError: if a file of the bundle is not there.
         """
-        from r1pipe.models.r1.answering import Answerer
-
         lineage, params = bundle.lineage(), Params.load(bundle.params)
         return cls(
             Answerer.load(bundle.model, features=bundle.features, backbones=bundle.backbones),
@@ -118,9 +103,13 @@ class ServedModel:
             encoders=lambda: load_encoders(bundle.backbones, params.encode),
         )
 
+    def close(self) -> None:
+        """Answer what waits, then take no more."""
+        self._batcher.close()
+
     def scene_ids(self) -> list[str]:
         """The rooms that can be asked about, uploaded ones last."""
-        return [*sorted(set(self._answerer.scene_ids) - set(self._uploads)), *self._uploads]
+        return self.rooms.ids()
 
     def rows(self) -> list[SceneRow]:
         """The rooms, with what there is to know before asking."""
@@ -128,7 +117,7 @@ class ServedModel:
             SceneRow(
                 scene_id=scene_id,
                 num_objects=len(self._answerer.features(scene_id).object_boxes),
-                uploaded=scene_id in self._uploads,
+                uploaded=self.rooms.is_uploaded(scene_id),
             )
             for scene_id in self.scene_ids()
         ]
@@ -139,11 +128,7 @@ class ServedModel:
         Raises:
             MissingError: if the server does not know the room.
         """
-        known = self.scene_ids()
-        if scene_id not in known:
-            some = ", ".join(known[:3])
-            raise MissingError(f"Expected one of {len(known)} known scenes ({some}, ...), found {scene_id!r}.")
-        return self._answerer.features(scene_id)
+        return self.rooms.features(scene_id)
 
     def room(self, scene_id: str) -> Room:
         """A room to look at.
@@ -151,80 +136,89 @@ class ServedModel:
         Raises:
             MissingError: if the server does not know the room.
         """
-        self.features(scene_id)
-        if (upload := self._uploads.get(scene_id)) is not None:
-            return upload
-        return Room(Scene.load(self._scenes, scene_id), Views.load(self._views, scene_id))
+        return self.rooms.room(scene_id)
 
     def add(self, content: bytes, filename: str) -> str:
-        """Take in the scan in an uploaded `.ply` or `.npz` file; its id, the same for the same content.
+        """Take in the scan in an uploaded file of `scans.FORMATS`; its id, the same for the same content.
 
         Raises:
             DataError: if it is too large, damaged, not in metres or of another kind.
+            BusyError: if too many scans are on their way in.
         """
-        return self.add_scene(decode_scan(content, filename, voxel_size=self.settings.voxel_size))
+        with self.rooms.slot():
+            return self.rooms.add(open_scan(content, filename))
 
     def add_scene(self, scene: Scene) -> str:
         """Take in a scene that is not among those of the bundle; its id."""
-        with self._lock:
-            if scene.id not in self._answerer.scene_ids:
-                views = render_scene(scene, self.settings.render)
-                self._encoders = self._encoders or self._load_encoders()
-                self._answerer.add(self._encoders.encode(scene, views))
-                self._uploads[scene.id] = Room(scene, views)
-            while len(self._uploads) > MAX_UPLOADS:
-                oldest = next(iter(self._uploads))
-                del self._uploads[oldest]
-                self._answerer.remove(oldest)
-        return scene.id
+        return self.rooms.add_scene(scene)
+
+    def check(self) -> None:
+        """Answer a question: a server that cannot is not ready.
+
+        Raises:
+            R1Error: if it cannot.
+        """
+        for scene_id in self.scene_ids()[:1]:
+            self.answer(Ask(scene_id=scene_id, question=CANARY))
+
+    def begin(self, ask: Ask, grown: Grown | None = None) -> Future[Said]:
+        """Ask the model; `finish` makes an answer of what it says. `grown` is told the text as it grows.
+
+        Raises:
+            MissingError: if the server does not know the room.
+            DataError: if the question names an object that was not detected, or is too long.
+            BusyError: if too many questions wait.
+        """
+        return self._batcher.submit(self._request(ask), grown)
 
     def answer(self, ask: Ask) -> Answer:
         """What the model says, and what it looked at.
 
         Raises:
-            MissingError: if the server does not know the room.
-            DataError: if the question names an object that was not detected.
+            MissingError, DataError, BusyError: as `begin`.
+            LateError: if it takes longer than the settings allow.
         """
-        request = self._request(ask)
-        start = time.perf_counter()
-        with self._lock:
-            waited = time.perf_counter()
-            completion = self._answerer.complete(
-                [request], think=self.settings.think, max_new_tokens=self.settings.max_new_tokens, batch_size=1
-            )[0]
-        timings = {"waited": waited - start, "answered": time.perf_counter() - waited}
-        return self._answer(ask, completion, timings)
+        return self.finish(ask, self._result(self.begin(ask)))
 
     def stream(self, ask: Ask) -> Iterator[str | Answer]:
         """The completion as it grows, whole each time, and the answer at the end.
 
         Raises:
-            MissingError: if the server does not know the room.
-            DataError: if the question names an object that was not detected.
+            MissingError, DataError, BusyError, LateError: as `answer`.
         """
-        request = self._request(ask)
-        start = time.perf_counter()
-        completion = ""
-        with self._lock:
-            waited = time.perf_counter()
-            for piece in self._answerer.stream(
-                request, think=self.settings.think, max_new_tokens=self.settings.max_new_tokens
-            ):
-                completion += piece
-                yield completion
-        timings = {"waited": waited - start, "answered": time.perf_counter() - waited}
-        yield self._answer(ask, completion, timings)
+        texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        said = self.begin(ask, texts.put)
+        said.add_done_callback(lambda _: texts.put(None))
+        deadline = time.monotonic() + self.settings.serve.timeout_s
+        try:
+            while (text := texts.get(timeout=max(0, deadline - time.monotonic()))) is not None:
+                yield text
+        except queue.Empty:
+            raise self.late() from None
+        finally:
+            said.cancel()  # does nothing once it has begun
+        yield self.finish(ask, said.result())
+
+    def _result(self, said: Future[Said]) -> Said:
+        try:
+            return said.result(self.settings.serve.timeout_s)
+        except TimeoutError:
+            said.cancel()
+            raise self.late() from None
+
+    def late(self) -> LateError:
+        """What is said when an answer takes too long."""
+        telemetry.REFUSED.labels("late").inc()
+        return LateError(f"Expected an answer within {self.settings.serve.timeout_s:g} s, found none; ask again later.")
 
     def look(self, ask: Ask) -> list[ViewChoice]:
         """Every candidate view of the room with its scores for the question, without answering it.
 
         Raises:
             MissingError: if the server does not know the room.
-            DataError: if the question names an object that was not detected.
+            DataError: if the question names an object that was not detected, or is too long.
         """
-        request = self._request(ask)
-        with self._lock:
-            return self._answerer.views(request)
+        return self._answerer.views(self._request(ask))
 
     def _request(self, ask: Ask) -> Request:
         features = self.features(ask.scene_id)
@@ -234,15 +228,21 @@ class ServedModel:
                 f"Expected objects of scene {ask.scene_id}, {len(features.object_boxes)} from <obj_000> on, "
                 f"in the question, found {unknown[0]}."
             )
-        return Request(ask.scene_id, ask.kind, ask.question, ask.pose, ask.history)
+        request = Request(ask.scene_id, ask.kind, ask.question, ask.pose, ask.history)
+        self._answerer.check(request, max_tokens=self.settings.serve.max_prompt_tokens)
+        return request
 
-    def _answer(self, ask: Ask, completion: str, timings: dict[str, float]) -> Answer:
+    def finish(self, ask: Ask, said: Said) -> Answer:
+        """The answer that a completion is, with what the model looked at."""
         start = time.perf_counter()
-        features = self._answerer.features(ask.scene_id)
+        features = self.features(ask.scene_id)
+        completion = said.completion.text
         parsed = parse(completion, think=self.settings.think.on(ask.kind))
         response = parsed or Response("", completion.strip())
         views = self.look(ask)
-        timings["looked"] = time.perf_counter() - start
+        timings = {"waited": said.waited, "answered": said.answered, "looked": time.perf_counter() - start}
+        telemetry.observe_steps(timings)
+        telemetry.COMPLETION_TOKENS.labels(ask.kind).inc(said.completion.num_tokens)
         return Answer(
             scene_id=ask.scene_id,
             task=ask.kind,
@@ -250,8 +250,8 @@ class ServedModel:
             thinking=response.thinking,
             answer=response.answer,
             boxes=answer_boxes(response.answer, features.boxes()),
-            objects=_mentions(f"{ask.question} {completion}", features),
-            views=[_view_score(choice, features) for choice in views],
+            objects=Mention.all_in(f"{ask.question} {completion}", features),
+            views=[ViewScore.of(choice, features) for choice in views],
             model=self.name,
             warnings=self._warnings(ask.kind, parsed is not None),
             timings={name: round(seconds, 4) for name, seconds in timings.items()},
@@ -270,20 +270,3 @@ def load_encoders(backbones: Path, params: Encode) -> SceneEncoder:
     from r1pipe.models.encoders.encoding import Encoders
 
     return Encoders.load(backbones, params)
-
-
-def _mentions(text: str, features: SceneFeatures) -> list[Mention]:
-    return [
-        Mention(
-            id=identifier(i),
-            label=features.object_labels[i],
-            score=round(float(features.object_scores[i]), 4),
-            box=Box(*map(float, features.object_boxes[i])),
-        )
-        for i in identifiers(text)
-        if i < len(features.object_boxes)
-    ]
-
-
-def _view_score(choice: ViewChoice, features: SceneFeatures) -> ViewScore:
-    return ViewScore(camera=features.cameras[choice.view].tolist(), **choice._asdict())

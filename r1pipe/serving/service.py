@@ -3,12 +3,15 @@
 `bentoml serve` in the repository serves `models/bento.tar`; inside a Bento the same class serves the Bento's own files.
 """
 
+import contextlib
 import logging
+import os
 from pathlib import Path
 
 import bentoml
 
-from r1pipe.serving import api, page
+from r1pipe.serving import api, page, telemetry
+from r1pipe.serving.batching import BusyError
 from r1pipe.serving.bundle import find
 from r1pipe.serving.served import ServedModel
 
@@ -17,17 +20,35 @@ logger = logging.getLogger(__name__)
 HOME = Path(__file__).resolve().parents[2]
 """The folder that holds this package: the repository, or a Bento's `src`."""
 
-app = api.create_app()
+TOKEN = "R1PIPE_API_TOKEN"
+"""The environment variable of the token that who asks must know; not set, everybody may ask."""
+
+app = api.create_app(token=os.environ.get(TOKEN))
 page.mount(app, lambda: api.attached(app))
 
 
-@bentoml.service(name="r1", workers=1, traffic={"timeout": 300})
+# BentoML's timeout is the last resort, above the API's own; of its access log ours has the lines, in JSON.
+@bentoml.service(name="r1", workers=1, traffic={"timeout": 300}, logging={"access": {"enabled": False}})
 @bentoml.asgi_app(app, path="/")
 class R1:
     """Answers questions about rooms; the model is loaded once."""
 
     def __init__(self) -> None:
-        """Load the packaged model."""
+        """Load the packaged model; no request is taken before it has answered a question."""
+        telemetry.log_json()
         bundle = find(HOME)
-        api.attach(app, ServedModel.load(bundle))
-        logger.info("serving the model of %s", bundle.root)
+        self.served = ServedModel.load(bundle)
+        self.served.check()
+        api.attach(app, self.served)
+        logger.info("serving", extra={"fields": {"model": self.served.name, "bundle": str(bundle.root)}})
+
+    def __is_ready__(self) -> bool:
+        """Whether the model answers: BentoML's `/readyz` asks."""
+        with contextlib.suppress(BusyError):  # then it answers others
+            self.served.check()
+        return True
+
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """Answer what was asked before the end."""
+        self.served.close()

@@ -1,16 +1,16 @@
 """Questions in, raw completions out: the trained model with its processor, for evaluation and serving alike."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
-from transformers import TextIteratorStreamer
 
+from r1pipe.errors import DataError
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, scene_reference
+from r1pipe.models.r1.hearing import Grown, Rows, Whole
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Think
@@ -55,6 +55,23 @@ class Answerer:
         """Forget a scene that `add` brought."""
         self.store.remove(scene_id)
 
+    def check(self, request: Request, *, max_tokens: int) -> None:
+        """Refuse what cannot be put to the model.
+
+        Raises:
+            DataError: if a text holds a control token, whose meaning is not the sender's to use, or if question and
+                history are longer than `max_tokens`.
+        """
+        tokenizer, texts = self.processor.tokenizer, [request.question, *request.history]
+        control = next((token for token in tokenizer.all_special_tokens if any(token in text for text in texts)), None)
+        if control is not None:
+            raise DataError(f"Expected a question without control tokens, found {control!r} in it.")
+        # No byte takes more than a token: most questions need no counting.
+        if sum(len(text.encode()) for text in texts) > max_tokens:
+            count = sum(map(len, tokenizer(texts)["input_ids"]))
+            if count > max_tokens:
+                raise DataError(f"Expected at most {max_tokens:,} tokens of question and history, found {count:,}.")
+
     @torch.inference_mode()
     def complete(
         self,
@@ -91,17 +108,30 @@ class Answerer:
                 completions[i] = text
         return completions
 
-    def stream(self, request: Request, *, think: Think, max_new_tokens: int) -> Iterator[str]:
-        """The pieces of one completion as they come."""
-        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        inputs = self._inputs([request], think, blind=False)
-        options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": streamer} | self._without_scene()
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            generation = pool.submit(self.model.generate, **inputs, **options)
-            # A generation that fails never ends its stream: end it, and let `result` raise.
-            generation.add_done_callback(lambda done: streamer.end() if done.exception() else None)
-            yield from streamer
-            generation.result()
+    @torch.inference_mode()
+    def answer(
+        self,
+        requests: Sequence[Request],
+        *,
+        think: Think,
+        max_new_tokens: int,
+        whole: Whole,
+        grown: Mapping[int, Grown],
+    ) -> None:
+        """The likeliest completions of one batch, each told as soon as it has ended: token by token those of `complete`.
+
+        Args:
+            requests: the questions.
+            think: which tasks reason first.
+            max_new_tokens: tokens a completion, at most.
+            whole: told each request's number and completion, from the thread that calls.
+            grown: by a request's number, who is told its text as it grows.
+        """
+        inputs = self._inputs(requests, think, blind=False)
+        end = self.model.generation_config.eos_token_id
+        rows = Rows(self.processor.tokenizer, end if isinstance(end, list) else [end], whole=whole, grown=grown)
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": rows}
+        self.model.generate(**inputs, **options, **self._without_scene())
 
     @torch.inference_mode()
     def views(self, request: Request) -> list[ViewChoice]:
