@@ -1,5 +1,6 @@
 """A served model small enough for tests: a real processor, store, view selector and renderer; made-up features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ def write_room(root: Path, params: Params) -> SceneFeatures:
     return features
 
 
-def served_model(root: Path) -> ServedModel:
-    """A served model of one room."""
+def served_model(root: Path, kind: type[Answerer] = FixedAnswerer, **limits: float) -> ServedModel:
+    """A served model of one room; `limits` replace those of `params.serve`."""
     params = Params.load(ROOT / "params.yaml")
     features = write_room(root, params)
     store = FeatureStore.load(root / "data/features")
@@ -81,9 +82,10 @@ def served_model(root: Path) -> ServedModel:
     shape = params.model.model_copy(update=sizes)
     tokenizer = train_tokenizer(["qa think: what color is the chair? red"], 400, shape.num_objects)
     model = build_model(shape, tokenizer, features, view_weight_pull=0.1, seed=0)
+    settings = Settings.of(params)
     return ServedModel(
-        FixedAnswerer(model, R1Processor(SceneReader(model.config, store), tokenizer), store),
-        Settings.of(params),
+        kind(model, R1Processor(SceneReader(model.config, store), tokenizer), store),
+        replace(settings, serve=settings.serve.model_copy(update=limits)),
         name="r1:test",
         lineage={"name": "r1"},
         scenes=root / "data/scenes",

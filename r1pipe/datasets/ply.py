@@ -89,7 +89,8 @@ def parse_vertices(content: bytes, where: str, *, max_vertices: int | None = Non
 
 
 def _vertices(rows: NDArray[np.void], where: str) -> Vertices:
-    xyz_P3 = np.stack([rows[name] for name in "xyz"], axis=1).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is refused with the others
+        xyz_P3 = np.stack([rows[name] for name in "xyz"], axis=1).astype(np.float64)
     broken = ~np.isfinite(xyz_P3).all(axis=1)
     if broken.any():
         raise DataError(

@@ -131,8 +131,9 @@ def _colours(mesh: trimesh.Trimesh, corners_P3: NDArray[np.int64], weight_P3: Fl
     rgb_P3, image = np.full((len(corners_P3), 3), 255.0), _texture(mesh)
     if image is not None and visual.uv is not None:
         rgb_P3 = uv_to_interpolated_color(_weighted(visual.uv, corners_P3, weight_P3), image)[:, :3].astype(np.float64)
-    if visual.material.baseColorFactor is not None:
-        rgb_P3 = rgb_P3 * np.asarray(visual.material.baseColorFactor)[:3] / 255
+    factor = getattr(visual.material, "baseColorFactor", None)
+    if factor is not None:
+        rgb_P3 = rgb_P3 * np.asarray(factor)[:3] / 255
     return _bytes(rgb_P3)
 
 

@@ -63,7 +63,8 @@ class Answerer:
                 history are longer than `max_tokens`.
         """
         tokenizer, texts = self.processor.tokenizer, [request.question, *request.history]
-        control = next((token for token in tokenizer.all_special_tokens if any(token in text for text in texts)), None)
+        tokens = (str(token) for token in tokenizer.added_tokens_decoder.values() if token.special)
+        control = next((token for token in tokens if any(token in text for text in texts)), None)
         if control is not None:
             raise DataError(f"Expected a question without control tokens, found {control!r} in it.")
         # No byte takes more than a token: most questions need no counting.
