@@ -76,8 +76,15 @@ class Address(NamedTuple):
         return questions, batches
 
 
+class Serving(NamedTuple):
+    """A server that is ready."""
+
+    address: Address
+    process: "subprocess.Popen[bytes]"
+
+
 @contextmanager
-def server(bundle: Bundle, *, batch_size: int) -> Iterator[Address]:
+def server(bundle: Bundle, *, batch_size: int) -> Iterator[Serving]:
     """`bentoml serve` on a copy of the bundle that answers so many questions at once."""
     with tempfile.TemporaryDirectory() as name:
         home = Path(name) / "bento"
@@ -98,7 +105,7 @@ def server(bundle: Bundle, *, batch_size: int) -> Iterator[Address]:
         try:
             address = Address(port)
             wait(address, serving)
-            yield address
+            yield Serving(address, serving)
         finally:
             serving.terminate()
             serving.wait()
@@ -178,15 +185,15 @@ def main() -> None:
     )
     bundle, params = find(ROOT), Params.load(ROOT / "params.yaml")
     bodies = questions(params, [path.stem for path in bundle.features.glob("*.safetensors")])
-    with server(bundle, batch_size=params.serve.max_batch_size) as address:
-        measure(address, bodies, clients=CLIENTS, seconds=5)
-        one = measure(address, bodies, clients=1, seconds=ONE_CLIENT_SECONDS)
+    with server(bundle, batch_size=params.serve.max_batch_size) as serving:
+        measure(serving.address, bodies, clients=CLIENTS, seconds=5)
+        one = measure(serving.address, bodies, clients=1, seconds=ONE_CLIENT_SECONDS)
         show("1 client", one)
-        together = measure(address, bodies, clients=CLIENTS, seconds=SECONDS)
+        together = measure(serving.address, bodies, clients=CLIENTS, seconds=SECONDS)
         show(f"{CLIENTS} clients", together)
-    with server(bundle, batch_size=1) as address:
-        measure(address, bodies, clients=CLIENTS, seconds=5)
-        alone = measure(address, bodies, clients=CLIENTS, seconds=SECONDS)
+    with server(bundle, batch_size=1) as serving:
+        measure(serving.address, bodies, clients=CLIENTS, seconds=5)
+        alone = measure(serving.address, bodies, clients=CLIENTS, seconds=SECONDS)
         show(f"{CLIENTS} clients, batch size 1", alone)
     ratio = together.per_second / alone.per_second
     print(f"batching: {ratio:.1f} times the answers a second {'holds' if ratio >= 4 else 'MISSED'} (budget 4)")
