@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 Args = ParamSpec("Args")
 
-Room = Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply or .npz file.")]
+Room = Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply, .npz, .glb or .obj file.")]
 AskedTask = Annotated[str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")]
 Tuned = Annotated[Path | None, typer.Option(help="A tuned model; `models/grpo` by default.")]
 ScanNet = Annotated[Path | None, typer.Option(help="A directory in ScanNet's layout; `paths.scannet` by default.")]

@@ -7,6 +7,7 @@ import pytest
 from tiny_encoders import ENCODE, NUM_POINTS, NUM_VIEWS, RENDER, room, write_stages
 
 from r1pipe.errors import MissingError, ModelError
+from r1pipe.models.encoders import texts
 from r1pipe.models.encoders.encoding import Encoders, Job
 from r1pipe.models.encoders.regions import farthest_points, pool_regions
 from r1pipe.models.encoders.texts import TextTable
@@ -147,6 +148,15 @@ def test_renamed_objects_do_not_change_a_question_s_embedding(encoders, tmp_path
     TextTable.embed(["describe <obj_007>."], encoders.clip).save(tmp_path)
     table = TextTable.load(tmp_path)
     np.testing.assert_array_equal(table.lookup(["describe <obj_031>."]), table.lookup(["describe <obj_007>."]))
+
+
+def test_of_texts_beyond_the_table_the_last_are_kept(encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "MAX_ASKED", 2)
+    TextTable.embed(["known"], encoders.clip).save(tmp_path)
+    table = TextTable.load(tmp_path, encoders.clip)
+    asked = [table.lookup([text])[0] for text in ("a", "b", "c")]
+    assert list(table._asked) == ["b", "c"]
+    np.testing.assert_array_equal(table.lookup(["a", "known", "c"])[[0, 2]], [asked[0], asked[2]])
 
 
 def test_unknown_texts_need_a_clip(encoders, tmp_path):

@@ -11,9 +11,11 @@ import schemathesis
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import REGISTRY
+from scan_files import cloud
 from schemathesis import GenerationMode
 from tiny_serving import COMPLETION, QUESTIONS, SCENE, FixedAnswerer, served_model
 
+from examples.client import Client
 from r1pipe.errors import ParamsError
 from r1pipe.serving import api, guards, page
 from r1pipe.serving.answer import Answer
@@ -72,6 +74,18 @@ def test_an_answer_streams_as_it_grows_and_ends_whole(client, path):
 def test_a_question_that_cannot_be_asked_is_refused_before_its_stream_begins(client):
     response = client.post("/answer", json=ASK | {"scene_id": "nowhere"}, headers=STREAM)
     assert (response.status_code, response.json()["detail"][:8]) == (404, "Expected")
+
+
+def test_the_example_client_asks_streams_uploads_and_raises_the_servers_sentence(client, tmp_path):
+    example, ask = Client(client), api.Ask(**ASK)
+    assert example.ask(ask).answer == "red <obj_001>"
+    *texts, answer = example.stream(ask)
+    assert ("".join(texts), answer.answer) == (COMPLETION, "red <obj_001>")
+    (tmp_path / "room.npz").write_bytes(cloud())
+    assert example.ask_scan(tmp_path / "room.npz", QUESTIONS[0]).scene_id.startswith("scan-")
+    for refused in (example.ask, lambda ask: list(example.stream(ask))):
+        with pytest.raises(RuntimeError, match="known scenes"):
+            refused(ask.model_copy(update={"scene_id": "nowhere"}))
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from r1pipe.errors import DataError, MissingError
 from r1pipe.files import explain
 from r1pipe.params import Params
 from r1pipe.serving.answer import Answer, Ask
-from r1pipe.serving.scans import read_scan
+from r1pipe.serving.scans import FORMATS, is_scan, read_scan
 from r1pipe.serving.served import ServedModel, Settings, load_encoders
 from r1pipe.views.choice import ViewChoice
 
-FILES = (".ply", ".npz")
 PHOTOGRAPH = (440, 440)
 """Pixels of a view to look at, width and height: twice what a sheet shows, so that its points are smooth."""
 
@@ -39,7 +38,7 @@ def ask_scene(
 
     Args:
         params: the run's parameters; its paths say where model, encoders and rooms are.
-        scene: an id of `paths.features`, the id of a scan below `scannet`, or a path of a `.ply` or `.npz` file.
+        scene: an id of `paths.features`, the id of a scan below `scannet`, or a path of a file of `scans.FORMATS`.
         question: it may name detected objects, `<obj_003>`.
         task: one of `params.Task`.
         model: a tuned model, instead of `paths.grpo`.
@@ -85,14 +84,14 @@ def find_scan(scene: str, features: Path, scannet: Path | None) -> Path | None:
     Raises:
         MissingError: if it is neither.
     """
-    if Path(scene).suffix.lower() in FILES:
+    if is_scan(scene):
         return Path(scene)
     if Path(scene).name == scene and (features / f"{scene}.safetensors").is_file():
         return None
     if scannet is not None and Path(scene).name == scene and (scannet / "scans" / scene).is_dir():
         return scannet / "scans" / scene
     places = f"{features}" if scannet is None else f"{features} or {scannet / 'scans'}"
-    raise MissingError(f"Expected a room of {places}, or a file {' or '.join(FILES)}, found {scene!r}.")
+    raise MissingError(f"Expected a room of {places}, or a file {', '.join(FORMATS)}, found {scene!r}.")
 
 
 def load(params: Params, model: Path) -> ServedModel:

@@ -7,7 +7,7 @@ Shape suffixes: T texts of the table, N texts asked for, C CLIP width.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,9 @@ from r1pipe.models.features import Float32
 
 FOLDER = "texts"
 """Under the features, apart from the scenes."""
+
+MAX_ASKED = 10_000
+"""Texts beyond the table that are kept; the oldest is embedded again when it is asked for again."""
 
 _IDENTIFIER = re.compile(r"<obj_\d+>")
 
@@ -39,6 +42,7 @@ class TextTable:
             raise DataError(f"Expected one embedding a text, found {len(texts)} texts and {len(embeddings_TC)} rows.")
         self.texts, self.embeddings, self.clip = tuple(texts), embeddings_TC, clip
         self._rows = dict(zip(self.texts, embeddings_TC, strict=True))
+        self._asked: dict[str, Float32] = {}
 
     @classmethod
     def embed(cls, texts: Iterable[str], clip: Clip) -> Self:
@@ -78,12 +82,21 @@ class TextTable:
             MissingError: if a text is not in the table and there is no Clip.
         """
         keys = [plain(text) for text in texts]
-        unknown = sorted({key for key in keys if key not in self._rows})
+        rows = {key: row for key in keys if (row := self._rows.get(key, self._asked.get(key))) is not None}
+        unknown = sorted(set(keys) - rows.keys())
         if unknown and self.clip is None:
             raise MissingError(
                 f"Expected texts that stage encode embedded ({len(self.texts)} of them), "
                 f"found {len(unknown)} others, such as {unknown[0][:80]!r}."
             )
         if unknown and self.clip is not None:
-            self._rows.update(zip(unknown, self.clip.encode_text(unknown), strict=True))
-        return np.stack([self._rows[key] for key in keys]) if keys else self.embeddings[:0]
+            new = dict(zip(unknown, self.clip.encode_text(unknown), strict=True))
+            rows |= new
+            self._keep(new)
+        return np.stack([rows[key] for key in keys]) if keys else self.embeddings[:0]
+
+    def _keep(self, new: Mapping[str, Float32]) -> None:
+        """A server is asked for months: what it keeps is bounded."""
+        self._asked.update(new)
+        for oldest in list(self._asked)[: max(0, len(self._asked) - MAX_ASKED)]:
+            self._asked.pop(oldest, None)  # another thread may have been first
