@@ -32,7 +32,7 @@ from r1pipe.serving.bundle import Bundle, find
 
 ROOT = Path(__file__).parents[1]
 CLIENTS, SECONDS, ONE_CLIENT_SECONDS = 32, 60, 20
-START_S = 300
+START_S = 600
 MEASURED = ("r1_batch_size_sum", "r1_batch_size_count")
 
 

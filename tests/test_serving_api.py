@@ -282,7 +282,7 @@ def test_whatever_is_sent_by_the_schema_or_against_it_is_answered_or_refused(ope
         pytest.skip("there is nothing to get wrong")
 
     @given(case=operations[label].as_strategy(generation_mode=mode))
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     def tried(case):
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict) and "scene_id" in case.body:
             case.body["scene_id"] = SCENE  # or nothing behind the first check is tried

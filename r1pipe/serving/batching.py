@@ -10,15 +10,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from r1pipe.errors import R1Error
+from r1pipe.models.r1.hearing import Completion, Grown, Whole
 from r1pipe.models.r1.prompts import Request
 from r1pipe.serving import telemetry
-
-if TYPE_CHECKING:
-    # torch comes with a model, not with the service's definition: a Bento is built without it.
-    from r1pipe.models.r1.hearing import Completion, Grown, Whole
 
 
 class BusyError(R1Error, RuntimeError):
@@ -32,7 +29,7 @@ class BusyError(R1Error, RuntimeError):
 class Said(NamedTuple):
     """A completion, and how long it took."""
 
-    completion: "Completion"
+    completion: Completion
     waited: float
     """Seconds until the model was free."""
 
@@ -43,15 +40,15 @@ class Said(NamedTuple):
 class Generate(Protocol):
     """One batch of completions, each told when it is whole."""
 
-    def __call__(self, requests: Sequence[Request], *, whole: "Whole", grown: "Mapping[int, Grown]") -> None:
+    def __call__(self, requests: Sequence[Request], *, whole: Whole, grown: Mapping[int, Grown]) -> None:
         """See `r1pipe.models.r1.answering.Answerer.answer`."""
         ...
 
 
 class _Job(NamedTuple):
     request: Request
-    grown: "Grown | None"
-    future: "Future[Said]"
+    grown: Grown | None
+    future: Future[Said]
     asked: float
 
 
@@ -67,7 +64,7 @@ class Batcher:
         self._seconds_a_batch = 0.0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="r1-batches")
 
-    def submit(self, request: Request, grown: "Grown | None" = None) -> "Future[Said]":
+    def submit(self, request: Request, grown: Grown | None = None) -> Future[Said]:
         """Ask; a future that is cancelled before its turn costs the model nothing.
 
         Args:
@@ -115,17 +112,18 @@ class Batcher:
             )
         except R1Error as error:
             # A room may be forgotten while its question waits: its neighbours are not to suffer.
-            left = [job for job in jobs if not job.future.done()]
             if len(jobs) == 1:
-                _fail(left, error)
-            for job in left if len(jobs) > 1 else ():
-                self._answer([job], start)
+                _fail(jobs, error)
+                return
+            for job in jobs:
+                if not job.future.done():
+                    self._answer([job], start)
         except BaseException as error:
             _fail(jobs, error)
             raise
 
 
-def _resolve(job: _Job, completion: "Completion", start: float) -> None:
+def _resolve(job: _Job, completion: Completion, start: float) -> None:
     job.future.set_result(Said(completion, start - job.asked, perf_counter() - start))
 
 

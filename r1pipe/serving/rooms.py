@@ -89,13 +89,12 @@ class Rooms:
         self._shelf, self._scenes, self._views = shelf, scenes, views
         self._bundled = frozenset(shelf.scene_ids)
         self._uploads: OrderedDict[str, Room] = OrderedDict()
-        self._load_encoders, self._encoders = encoders, None
+        self._load_encoders = encoders
+        self._encoders: SceneEncoder | None = None
         self._render, self._voxel_size = settings, voxel_size
         self._encoding = threading.Lock()
         self._changing = threading.Lock()
         self._slots = threading.BoundedSemaphore(MAX_TAKING_IN)
-
-    _encoders: SceneEncoder | None
 
     def ids(self) -> list[str]:
         """The rooms that can be asked about, uploaded ones last."""
