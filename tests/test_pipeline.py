@@ -21,8 +21,9 @@ NOT_TRACKED = {
     "r1pipe/params.py",  # the values are tracked by `params:`
     "r1pipe/progress.py",  # bars
     "r1pipe/stages/__init__.py",  # how threads wait
+    "r1pipe/stages/costs.py",  # seconds and memory
     "r1pipe/stages/launch.py",  # processes; how many is a parameter
-    "r1pipe/stages/runner.py",  # exit status and timings
+    "r1pipe/stages/runner.py",  # exit status
     "r1pipe/stages/work.py",  # where an interrupted run is found
 }
 """Code that cannot change what a stage writes."""
@@ -127,7 +128,7 @@ def test_accelerate_reads_every_configuration(path):
 
 
 def test_every_stage_module_is_in_the_pipeline():
-    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {"__init__", "launch", "runner", "work"}
+    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {"__init__", "costs", "launch", "runner", "work"}
     assert modules == set(STAGES)
 
 

@@ -24,6 +24,9 @@ COLUMNS = (
     Column("CIDEr@0.5", "captioning", "cider_50"),
     Column("mean reward", "reward", "total"),
 )
+SUMMARY = {"sft": ("em", "acc_25"), "grpo": ("em", "acc_25", "cider_50", "total"), "blind": ("em",)}
+"""Metrics of each arm by which experiments are told apart: as many as DVC's tables can show in 120 columns."""
+
 SEEING = ("sft", "grpo")
 """The arms that must beat the blind one."""
 LEAST_GAP = 20.0
@@ -50,6 +53,18 @@ def cell(found: Mapping[str, Any]) -> str:
     '91.2\n[88.0,94.1]'
     """
     return f"{found['value']:.1f}\n[{found['low']:.1f},{found['high']:.1f}]"
+
+
+def summary(metrics: Metrics) -> dict[str, dict[str, float]]:
+    """The numbers of `SUMMARY` that were measured, by arm and metric, to one decimal; `total` is called `reward`."""
+    found = {
+        arm: {c.metric: _value(metrics, arm, c) for c in columns(metrics) if c.metric in kept}
+        for arm, kept in SUMMARY.items()
+    }
+    return {
+        arm: {name.replace("total", "reward"): round(value, 1) for name, value in values.items()}
+        for arm, values in found.items()
+    }
 
 
 def results_table(metrics: Metrics) -> Table:

@@ -44,12 +44,20 @@ def last_commit(home: Path) -> str | None:
 
     Not the last of all: committing a run's results must not change what the run makes.
     """
+    return _git(home, "log", "-1", "--format=%H").strip() or None
+
+
+def changed_files(home: Path) -> list[str]:
+    """Code and parameters that differ from the last commit; none outside a git repository."""
+    return [line[3:] for line in _git(home, "status", "--porcelain").splitlines()]
+
+
+def _git(home: Path, *command: str) -> str:
+    """What git says about code and parameters; nothing where there is no git, or no repository."""
     git = shutil.which("git")
     if git is None:
-        return None
-    command = [git, "-C", str(home), "log", "-1", "--format=%H", "--", *CODE]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+        return ""
+    return subprocess.run([git, "-C", str(home), *command, "--", *CODE], capture_output=True, text=True, check=False).stdout
 
 
 def stages(lock: Path, *, but: Path) -> dict[str, dict[str, str]]:
