@@ -128,7 +128,13 @@ def test_accelerate_reads_every_configuration(path):
 
 
 def test_every_stage_module_is_in_the_pipeline():
-    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {"__init__", "costs", "launch", "runner", "work"}
+    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {
+        "__init__",
+        "costs",
+        "launch",
+        "runner",
+        "work",
+    }
     assert modules == set(STAGES)
 
 

@@ -57,7 +57,9 @@ def _git(home: Path, *command: str) -> str:
     git = shutil.which("git")
     if git is None:
         return ""
-    return subprocess.run([git, "-C", str(home), *command, "--", *CODE], capture_output=True, text=True, check=False).stdout
+    return subprocess.run(
+        [git, "-C", str(home), *command, "--", *CODE], capture_output=True, text=True, check=False
+    ).stdout
 
 
 def stages(lock: Path, *, but: Path) -> dict[str, dict[str, str]]:

@@ -40,9 +40,7 @@ def read_costs() -> dict[str, Cost]:
 def record(stage: str, seconds: float, folder: Path) -> None:
     """Note what this process took for a stage, and draw all stages anew into a folder."""
     RECORD.parent.mkdir(exist_ok=True)
-    cost = Cost(
-        seconds=round(seconds, 2), peak_mib=_peak_mib(), ended=datetime.now(UTC).isoformat(timespec="seconds")
-    )
+    cost = Cost(seconds=round(seconds, 2), peak_mib=_peak_mib(), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     with _locked(RECORD.with_suffix(".lock")):
         costs = read_costs()
         costs.pop(stage, None)
