@@ -126,6 +126,15 @@ def aligned(boxes, number):
     return np.c_[boxes[:, :3] @ turn.T + [3 + number, 2, 0.1], boxes[:, 3:]]
 
 
+def confused(boxes, number):
+    """The same of a model that points at the wrong one of three objects in eight."""
+    return aligned(boxes, number)[[0, 1, 3, 4, 2, 5, 6, 7]]
+
+
+def partly_in_millimetres(boxes, number):
+    return [box * 1000 if i < 3 else box for i, box in enumerate(boxes)]
+
+
 def low_high(boxes, number):
     return np.c_[boxes[:, :3] - boxes[:, 3:] / 2, boxes[:, :3] + boxes[:, 3:] / 2]
 
@@ -144,6 +153,8 @@ def negative(boxes, number):
         pytest.param(lambda b, n: b[:, [0, 2, 1, 3, 5, 4]] * [1, 1, -1, 1, 1, 1], "y up", id="y up"),
         pytest.param(lambda b, n: b + [7, -3, 0, 0, 0, 0], r"moved by -7\.0.* centres correlate by x 1", id="moved"),
         pytest.param(aligned, "another frame, one a scene.*correlate", id="before ScanNet's alignment"),
+        pytest.param(confused, "another frame, one a scene", id="before the alignment, three in eight wrong"),
+        pytest.param(partly_in_millimetres, r"found 9 of 24 larger than 100.*\(row 1, ", id="some rows in millimetres"),
         pytest.param(negative, r"found 6 others of 24 \(row 1, scene0000_00-0: ", id="negative sizes"),
         pytest.param(lambda b, n: b * [1, 1, 1, 1, np.nan, 1], "finite boxes of positive size", id="not a number"),
     ],
