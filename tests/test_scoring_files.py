@@ -207,6 +207,18 @@ def test_captions_in_another_unit_are_refused(tmp_path):
         run_score("captioning", *files, None, QUIET)
 
 
+def test_objects_without_a_caption_and_boxes_with_several_are_counted(tmp_path):
+    objects = [{"scene_id": s, "object_id": i, "box": room(0)[i].tolist()} for s in ("a", "b") for i in range(4)]
+    wanted = write(tmp_path / "r.jsonl", [row | {"captions": ["a chair"]} for row in objects])
+    named = write(tmp_path / "n.jsonl", [row | {"caption": "a chair"} for row in objects[2:]])
+    (warning,) = run_score("captioning", named, wanted, None, QUIET)["warnings"]
+    assert warning == "2 of 8 objects have no caption (a, object 0, a, object 1)"
+    spoken = [{"scene_id": "a", "box": row["box"], "caption": "a chair"} for row in (*objects[:4], objects[0])]
+    silent, several = run_score("captioning", write(tmp_path / "p.jsonl", spoken), wanted, None, QUIET)["warnings"]
+    assert silent.startswith("4 of 8 objects have no caption (b, object 0")
+    assert several.startswith("1 boxes have several captions (a, box ")
+
+
 def lessons(path, *rows):
     return write(path, [{"question_id": str(n), "scene_id": "s", "question": q, "answers": [a]} for n, (q, a) in enumerate(rows)])  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.evaluation import rows
+from r1pipe.evaluation.captioning import gaps_in
 from r1pipe.evaluation.plausibility import (
     MAX_PAIRS,
     Pair,
@@ -222,7 +223,7 @@ def _doubt_boxes(task: ScoreTask, given: Sequence[Row], wanted: Sequence[Row]) -
             "predictions": [(row.scene_id, [row.box]) for row in said],
             "references": [(row.scene_id, [row.box]) for row in objects],
         }
-        return _doubt(files, _caption_pairs(said, objects))
+        return [*gaps_in(said, objects), *_doubt(files, _caption_pairs(said, objects))]
     return []
 
 
