@@ -355,25 +355,29 @@ def compare(
 @in_a_sentence
 def ablate(
     name: Annotated[str, typer.Argument(help="modalities, views, view-weights, rewards, think, lora-rank.")],
+    queue: Annotated[
+        int | None, typer.Option(min=1, help="Queue the variants with DVC, and run so many at once.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
 
-    Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own; a
-    variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
+    Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own, or
+    several at once by DVC's queue (`--queue 4`, on a machine with room for four); a variant that has been run at this
+    commit is not run again. The table stays in `reports/ablations/`.
 
     `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
     `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
     `lora-rank` reinforces adapters instead of all weights.
 
-    Example: `r1pipe ablate modalities`, or `r1pipe ablate views`
+    Example: `r1pipe ablate modalities`, or `r1pipe ablate views --queue 2`
     """
     from r1pipe.ablate import ablate as run_ablation
     from r1pipe.ablate import ablation_table
     from r1pipe.progress import set_up_logging
 
     set_up_logging()
-    results = run_ablation(name, Params.load())
+    results = run_ablation(name, Params.load(), jobs=queue)
     if as_json:
         typer.echo(json.dumps(results, indent=2))
     else:
