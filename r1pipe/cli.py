@@ -354,20 +354,18 @@ def compare(
 @app.command()
 @in_a_sentence
 def ablate(
-    name: Annotated[str, typer.Argument(help="modalities, views, view-weights, rewards, think, lora-rank.")],
-    queue: Annotated[
-        int | None, typer.Option(min=1, help="Queue the variants with DVC, and run so many at once.")
-    ] = None,
+    name: Annotated[str, typer.Argument(help="seeds, modalities, views, view-weights, rewards, think, lora-rank.")],
+    queue: Annotated[int | None, typer.Option(min=1, help="Queue the runs with DVC, and have so many at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
 
-    Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own, or
-    several at once by DVC's queue (`--queue 4`, on a machine with room for four); a variant that has been run at this
-    commit is not run again. The table stays in `reports/ablations/`.
+    Each run is a DVC experiment (`dvc exp show` lists them), one after the other in a folder of its own, or several at
+    once by DVC's queue (`--queue 4`, where there is room for four); one that has been run at this commit is not run
+    again. The table stays in `reports/ablations/`.
 
-    `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
-    `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
+    `seeds` leaves nothing out: it pools SFT, more SFT and GRPO over three seeds. `modalities` takes image, depth and
+    points away; `views` chooses views by rules that read no question; `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
     `lora-rank` reinforces adapters instead of all weights.
 
     Example: `r1pipe ablate modalities`, or `r1pipe ablate views --queue 2`
