@@ -365,8 +365,8 @@ def ablate(
     again. The table stays in `reports/ablations/`.
 
     `seeds` leaves nothing out: it pools SFT, more SFT and GRPO over three seeds. `modalities` takes image, depth and
-    points away; `views` chooses views by rules that read no question; `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
-    `lora-rank` reinforces adapters instead of all weights.
+    points away; `views` chooses views by rules that read no question; `view-weights` fixes what the selector learns;
+    `rewards` leaves rewards out; `think` has tasks answer at once; `lora-rank` reinforces adapters instead of all weights.
 
     Example: `r1pipe ablate modalities`, or `r1pipe ablate views --queue 2`
     """
