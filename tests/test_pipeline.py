@@ -219,3 +219,8 @@ def test_no_file_names_a_machine_path_or_a_registry_host():
         if (ROOT / t).suffix in {".py", ".md", ".yaml", ".toml", ".lock"} and t != "tests/test_pipeline.py"
     ]
     assert [t for t in texts if (ROOT / t).is_file() and pattern.search((ROOT / t).read_text())] == []
+
+
+def test_one_small_file_of_metrics_is_declared():
+    declared = [path for stage in STAGES.values() for path in stage.get("metrics", [])]
+    assert declared == ["${paths.metrics}/summary.json"], "DVC's table has a column for every number"
