@@ -260,7 +260,7 @@ def _brought(ours_N3: Floats, theirs_N3: Floats) -> Floats:
         x_N2, y_N2 = (ours_N3[kept] - mean_a)[:, :2], (theirs_N3[kept] - mean_b)[:, :2]
         angle = np.arctan2((x_N2[:, 0] * y_N2[:, 1] - x_N2[:, 1] * y_N2[:, 0]).sum(), (x_N2 * y_N2).sum())
         turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        moved_N3 = (ours_N3 - mean_a) @ turn.T + mean_b
+        moved_N3: Floats = (ours_N3 - mean_a) @ turn.T + mean_b
         gap_N = np.linalg.norm(moved_N3 - theirs_N3, axis=1)
         kept = np.argsort(gap_N, kind="stable")[: max(len(gap_N) // 2, MIN_PAIRS)]
     return moved_N3
