@@ -108,11 +108,15 @@ class Events:
             gr.Button(visible=task == "dialogue"),
         )
 
-    def take_in(self, path: str) -> gr.Dropdown:
-        """An uploaded scan becomes a room."""
-        with _toast():
+    def take_in(self, path: str) -> Any:
+        """An uploaded scan becomes a room; what is wrong with it is said over the page, which stays as it was."""
+        try:
             served = self._attached()
             scene_id = served.add(Path(path).read_bytes(), Path(path).name)
+        except (R1Error, HTTPException) as error:
+            # The page takes the message for HTML.
+            gr.Warning(html.escape(_sentence(error)), duration=20, title="Not taken in")
+            return gr.skip()
         return gr.Dropdown(choices=served.scene_ids(), value=scene_id)
 
     def draw(self, scene_id: str | None, task: Task, shown: Shown, every: bool, *stand: float) -> go.Figure | None:
@@ -225,5 +229,4 @@ def _toast() -> Iterator[None]:
     try:
         yield
     except (R1Error, HTTPException) as error:
-        # The page takes the message for HTML.
         raise gr.Error(html.escape(_sentence(error)), title="Not done", print_exception=False) from None
