@@ -12,7 +12,7 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from r1pipe.serving import api, events, page
+from r1pipe.serving import api, handlers, page
 from r1pipe.serving.figures import COLOURS
 from tests.tiny_serving import scene, served_model
 
@@ -74,7 +74,7 @@ def test_a_question_is_answered_with_boxes_in_the_room_and_the_views_it_rests_on
     expect(tab.locator(".r1-thinking")).to_have_text("the chair chair 2 is red.")
     expect(tab.locator("#r1-chosen figure")).to_have_count(2)
     assert tab.locator("#r1-chosen figure").first.locator("meter").count() == 4
-    assert tab.locator("#r1-chosen img").first.evaluate("image => image.naturalWidth") == events.LARGE[0]
+    assert tab.locator("#r1-chosen img").first.evaluate("image => image.naturalWidth") == handlers.LARGE[0]
     assert all(pixels(tab)[role] > before[role] + 200 for role in ("answer", "named")), (before, pixels(tab))
     assert [address for address in tab.asked if not address.startswith((url, "data:", "blob:"))] == []
 

@@ -7,7 +7,7 @@ import gradio as gr
 from fastapi import Response
 
 from r1pipe.serving import markup
-from r1pipe.serving.events import Attached, Events, Shown
+from r1pipe.serving.handlers import Attached, Handlers, Shown
 from r1pipe.serving.scans import MAX_BYTES
 
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
@@ -73,7 +73,7 @@ def build(attached: Attached) -> gr.Blocks:
         gr.Markdown(_TITLE)
         with gr.Row(elem_id="r1-grid"):
             parts = _choosing(), _looking(), _asking()
-        _wire(page, Events(attached), *parts, _below())
+        _wire(page, Handlers(attached), *parts, _below())
     page.queue(max_size=MAX_WAITING)
     return page
 
@@ -124,7 +124,7 @@ def _below() -> _Below:
 
 
 def _wire(
-    page: gr.Blocks, events: Events, choosing: _Choosing, looking: _Looking, asking: _Asking, below: _Below
+    page: gr.Blocks, handlers: Handlers, choosing: _Choosing, looking: _Looking, asking: _Asking, below: _Below
 ) -> None:
     """What each input sets off."""
     shown = gr.State(Shown())
@@ -136,15 +136,15 @@ def _wire(
     switched = [question, samples, standing, restart]
     answered = [shown, answer, picture, below.chosen, below.others]
 
-    page.load(events.open, None, [scene, task, below.model])
-    scene.change(events.enter, [scene, task], entered).then(events.switch, [task, scene], switched)
-    task.change(events.switch, [task, scene], switched).then(events.draw, drawn, picture, show_progress="hidden")
-    scan.upload(events.take_in, scan, scene)
+    page.load(handlers.open, None, [scene, task, below.model])
+    scene.change(handlers.enter, [scene, task], entered).then(handlers.switch, [task, scene], switched)
+    task.change(handlers.switch, [task, scene], switched).then(handlers.draw, drawn, picture, show_progress="hidden")
+    scan.upload(handlers.take_in, scan, scene)
     samples.click(lambda row: row[0], samples, question, show_progress="hidden")
     moved = [every.change, *(slider.release for slider in stand)]
-    gr.on(moved, events.draw, drawn, picture, show_progress="hidden")
-    question.submit(events.ask, [scene, task, question, shown, every, *stand], answered, show_progress="hidden")
-    restart.click(events.restart, None, [shown, answer])
+    gr.on(moved, handlers.draw, drawn, picture, show_progress="hidden")
+    question.submit(handlers.ask, [scene, task, question, shown, every, *stand], answered, show_progress="hidden")
+    restart.click(handlers.restart, None, [shown, answer])
 
 
 def mount(app: Any, attached: Attached) -> Any:

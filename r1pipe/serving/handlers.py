@@ -65,7 +65,7 @@ class Stand(NamedTuple):
         return Pose(position=(self.x, self.y, 0.0), rotation=(0.0, 0.0, math.sin(half), math.cos(half)))
 
 
-class Events:
+class Handlers:
     """What happens on a page over the model that `attached` gives once it is loaded."""
 
     def __init__(self, attached: Attached) -> None:
