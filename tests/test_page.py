@@ -1,10 +1,12 @@
-"""The page, in a browser: a question is asked, reasoning and answer come, and boxes are seen in the room."""
+"""The page: what it says and draws, and in a browser: a question is asked, and boxes are seen in the room."""
 
 import io
 import re
 import shutil
 import threading
 import time
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,21 +14,103 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
 
-from r1pipe.serving import api, handlers, page
+from r1pipe.geometry import Box
+from r1pipe.params import Task
+from r1pipe.scenes.graph import ahead
+from r1pipe.serving import api, figures, handlers, markup, page
+from r1pipe.serving.examples import examples
 from r1pipe.serving.figures import COLOURS
-from tests.tiny_serving import scene, served_model
+from tests.tiny_serving import QUESTIONS, SCENE, scene, served_model
 
-expect.set_options(timeout=30_000)
+PATIENCE_MS = 120_000
+"""A loaded machine is slow; nothing waits longer than it must."""
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (the system's package `chromium`)")
+BOX = Box(1, 1, 1, 1, 2, 0.5)
+STAND = (1.0, 2.0, 90.0)
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory):
+def served(tmp_path_factory):
+    return served_model(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def happens(served):
+    return handlers.Handlers(lambda: served)
+
+
+def test_a_box_is_drawn_with_twelve_edges_and_its_name():
+    _, edges, names = figures.room(scene(), [figures.Mark("chair 1", BOX, "answer")]).data
+    assert np.isfinite(edges.x).sum() == 24
+    assert np.nanmax(edges.z) == BOX.high[2]
+    assert (names.text, names.z) == (("chair 1",), (BOX.high[2],))
+
+
+def test_a_photograph_shows_the_box_where_its_camera_sees_it(served):
+    room = served.room(SCENE)
+    cameras = room.views.cameras.take(np.arange(len(room.views.cameras))).fitted((80, 60))
+    plain, marked = (
+        np.array(figures.photographs(room.scene, cameras, marks, radius=1))
+        for marks in ((), [figures.Mark("chair 1", BOX, "answer")])
+    )
+    changed = (plain != marked).any(axis=-1)
+    assert changed.any()
+    assert set(map(tuple, marked[changed])) == {(0xD6, 0x33, 0x6C)}
+    assert not (plain == 0).all(axis=-1).any(), "what no point covers is not black"
+
+
+def test_examples_name_what_stands_in_the_room_once(served):
+    features = replace(served.features(SCENE), object_labels=("chair", "bed", "chair", "lamp", "desk"))
+    assert examples("grounding", features) == ["the bed.", "the lamp."]
+    assert examples("captioning", features) == ["describe <obj_001>.", "describe <obj_003>."]
+    assert all(examples(task, features) for task in get_args(Task))
+    nothing = replace(features, object_labels=())
+    assert (examples("qa", nothing), examples("description", nothing)) == ([], ["describe the room."])
+
+
+def test_what_a_model_says_is_escaped_and_known_objects_are_called_by_their_class():
+    said = markup.partial("<think><b>x</b> <obj_001> <obj_099>", (), {"<obj_001>": "bed 1"})
+    assert "&lt;b&gt;x&lt;/b&gt;" in said
+    assert ">bed 1</span>" in said
+    assert "&lt;obj_099&gt;" in said
+
+
+def test_a_situated_question_is_asked_from_where_one_stands(served, happens):
+    *_, shown = happens.ask(SCENE, "situated", QUESTIONS[0], handlers.Shown(), False, *STAND)
+    assert ahead(handlers.Stand(*STAND).pose().rotation) == pytest.approx((-1, 0))
+    assert "you" in [trace.name for trace in shown[2].data]
+    assert handlers._question(SCENE, "situated", "what?", (), handlers.Stand(*STAND)).pose.position == (1, 2, 0)
+    assert handlers._question(SCENE, "qa", "what?", (), handlers.Stand(*STAND)).pose is None
+
+
+def test_a_conversation_is_remembered_until_it_is_started_anew(happens):
+    shown = handlers.Shown()
+    for question in QUESTIONS[:2]:
+        *_, (shown, *_) = happens.ask(SCENE, "dialogue", question, shown, False, *STAND)
+    assert [turn.question for turn in shown.turns] == QUESTIONS[:2]
+    asked = handlers._question(SCENE, "dialogue", "why?", shown.turns, handlers.Stand(*STAND))
+    assert asked.history == (QUESTIONS[0], "red <obj_001>", QUESTIONS[1], "red <obj_001>")
+    assert happens.restart()[0].turns == ()
+
+
+@pytest.mark.parametrize(
+    ("scene_id", "question", "words"),
+    [(SCENE, " ", "question"), (None, "what?", "known scenes"), (SCENE, "<obj_099>?", "&lt;obj_099&gt;")],
+    ids=["no question", "no room", "unknown object"],
+)
+def test_a_refusal_stands_where_the_answer_would(happens, scene_id, question, words):
+    *_, (_, said, *_) = happens.ask(scene_id, "qa", question, handlers.Shown(), False, *STAND)
+    assert 'role="alert"' in said
+    assert words in said
+
+
+@pytest.fixture(scope="module")
+def url(served):
     """The address of a page over the tiny served model."""
     app = api.create_app()
     page.mount(app, lambda: api.attached(app))
-    api.attach(app, served_model(tmp_path_factory.mktemp("bundle")))
+    api.attach(app, served)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -39,18 +123,23 @@ def url(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium, the system's package `chromium`")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
         yield playwright.chromium.launch(executable_path=CHROMIUM)
 
 
 @pytest.fixture
-def tab(browser, url, request):
+def tab(request, browser, url):
     """A page opened at a width, with the requests that it made."""
     tab = browser.new_page(viewport={"width": request.param, "height": 844})
+    tab.set_default_timeout(PATIENCE_MS)
     tab.asked = []
     tab.on("request", lambda request: tab.asked.append(request.url))
     tab.goto(f"{url}/ui/")
     expect(tab.get_by_label("Question")).to_have_value("what color is the chair?")
+    expect(tab.locator("#r1-room canvas").first).to_be_visible()
     yield tab
     tab.close()
 

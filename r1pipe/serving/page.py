@@ -16,8 +16,8 @@ FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
 FORGET_S = 3600
 """Seconds after which an upload's file is removed; its room is in memory."""
 
-MAX_WAITING = 32
-"""Questions that wait for each other; one more is refused."""
+MAX_AT_ONCE, MAX_WAITING = 8, 32
+"""Questions that the page asks at the same time, and that may wait for those; one more is refused."""
 
 _ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path d="M2 5l6-3 6 3v7l-6 3-6-3zM2 5l6 3 6-3M8 8v7" fill="none" stroke="#d6336c"/></svg>"""
 _TITLE = "# Ask a room\nPick a room or upload a scan, ask, and see which objects and views the answer rests on."
@@ -74,7 +74,7 @@ def build(attached: Attached) -> gr.Blocks:
         with gr.Row(elem_id="r1-grid"):
             parts = _choosing(), _looking(), _asking()
         _wire(page, Handlers(attached), *parts, _below())
-    page.queue(max_size=MAX_WAITING)
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=MAX_AT_ONCE)
     return page
 
 
