@@ -3,11 +3,17 @@
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
 import tarfile
 import time
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from r1pipe.errors import MissingError
@@ -146,3 +152,47 @@ def test_the_lineage_lists_every_stage_but_its_own(tmp_path):
 
 def test_headlines_are_what_was_measured():
     assert [(row["task"], row["metric"], row["n"]) for row in headlines(SCORES)] == [("qa", "em", 40)]
+
+
+@pytest.mark.slow
+def test_an_imported_package_answers_where_the_repository_is_not(tmp_path):
+    archive = ROOT / "models/bento.tar"
+    if not archive.is_file():
+        pytest.skip("needs models/bento.tar, which `make run` makes")
+    (tmp_path / "empty").mkdir()
+    venv.create(tmp_path / "venv")
+    # The packages of this environment without its path files, one of which is the repository's.
+    ours, theirs = (
+        Path(sysconfig.get_path("purelib", vars={"base": root})) for root in (sys.prefix, str(tmp_path / "venv"))
+    )
+    (theirs / "packages.pth").write_text(f"{ours}\n")
+    python = tmp_path / "venv/bin/python"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    options = {"cwd": tmp_path / "empty", "env": environment | {"BENTOML_HOME": str(tmp_path / "home")}}
+    assert subprocess.run([python, "-c", "import r1pipe"], capture_output=True, **options).returncode == 1
+    subprocess.run([python, "-m", "bentoml", "import", archive], check=True, **options)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = subprocess.Popen([python, "-m", "bentoml", "serve", "r1", "--port", str(port)], **options)
+    try:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300)
+        scene_id = _first(client, server)["scene_id"]
+        answer = client.post("/answer", json={"scene_id": scene_id, "question": "what color is the door?"}).json()
+        page = client.get("/ui/")
+    finally:
+        server.terminate()
+        server.wait()
+    assert answer["answer"]
+    assert page.status_code == 200
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def _first(client, server):
+    """The first room of a server that is on its way up."""
+    while server.poll() is None:
+        try:
+            if (found := client.get("/scenes")).is_success:
+                return found.json()[0]
+        except httpx.TransportError:
+            time.sleep(0.5)
+    pytest.fail(f"the server ended with status {server.returncode}")
