@@ -73,7 +73,7 @@ def room(
         traces.append(_frusta(views))
     if pose is not None:
         traces.append(_arrow(pose))
-    # Fixed by the cloud: a camera above the ceiling must not make the room small.
+    # By the cloud alone: neither a camera above the ceiling nor a box that the model made up may make the room small.
     ranges = zip("xyz", xyz_P3.min(axis=0) - 0.1, xyz_P3.max(axis=0) + 0.1, strict=True)
     axes = {f"{name}axis": {"visible": False, "range": [float(low), float(high)]} for name, low, high in ranges}
     layout = go.Layout(
