@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from r1pipe.models.r1 import R1ForConditionalGeneration
 from r1pipe.models.r1.modeling import R1Model
 from r1pipe.params import Lora
 from r1pipe.response import parse
+from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import DeadRewardAlarm
 from r1pipe.training.language.grpo import grpo_settings
 
@@ -43,8 +45,8 @@ def two_answers() -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
 class Watch(TrainerCallback):
     """Before each update: the gradient that TRL arrived at, and the one that theory gives for what was sampled."""
 
-    def __init__(self, model: Qwen2ForCausalLM, group_size: int) -> None:
-        self.model, self.group_size = model, group_size
+    def __init__(self, model: Qwen2ForCausalLM, group_size: int, temperature: float) -> None:
+        self.model, self.group_size, self.temperature = model, group_size, temperature
         self.sampled: list[str] = []
         self.found: list[torch.Tensor] = []
         self.expected: list[torch.Tensor] = []
@@ -58,9 +60,9 @@ class Watch(TrainerCallback):
         baseline_N = reward_N.view(-1, self.group_size).mean(dim=1).repeat_interleave(self.group_size)
         advantage_N = (reward_N - baseline_N) / (reward_N.std() + 1e-4)
         hidden_D = torch.ones(2) / (1 + self.model.config.rms_norm_eps) ** 0.5
-        chance_A = (self.model.lm_head.weight.detach() @ hidden_D).softmax(dim=0)
+        chance_A = (self.model.lm_head.weight.detach() @ hidden_D / self.temperature).softmax(dim=0)
         said_NA = torch.eye(2)[[ANSWERS.index(text) for text in self.sampled]]
-        score_NA = said_NA - chance_A  # the gradient of log chance by the two logits
+        score_NA = (said_NA - chance_A) / self.temperature  # the gradient of log chance by the two logits
         ascent_A = (advantage_N[:, None] * score_NA).mean(dim=0)
         self.expected.append(-torch.outer(ascent_A, hidden_D))
         self.found.append(self.model.lm_head.weight.grad.clone())
@@ -72,7 +74,7 @@ def test_the_update_is_the_advantage_weighted_score_and_the_rewarded_answer_wins
     grpo = params().grpo.model_copy(
         update={"max_steps": 40, "batch_size": 64, "group_size": 8, "max_completion_length": 1, "learning_rate": 0.1}
     )
-    watch = Watch(model, grpo.group_size)
+    watch = Watch(model, grpo.group_size, grpo.temperature)
     settings = grpo_settings(grpo, [1.0], tmp_path, seed=0)
     prompts = Dataset.from_list([{"prompt": "left"}] * 64)
     trainer = GRPOTrainer(
@@ -163,6 +165,24 @@ def test_what_the_model_said_is_kept_with_every_reward(rewarded):
             assert set(row["rewards"]) == {"format", "perception", "semantic"}
             assert (row["rewards"]["perception"] is None) == (task == "qa")
             assert row["rewards"]["format"] == float(parse(row["completion"], think=True) is not None)
+
+
+def test_groups_that_agree_are_counted_group_by_group_whatever_scales_the_rewards(tmp_path):
+    prompt = [
+        {"role": "user", "content": [{"type": "image", "image": "room|which?"}, {"type": "text", "text": "which?"}]}
+    ]
+    logs = {
+        "prompt": [prompt] * 8,
+        "completion": [[{"role": "assistant", "content": "red"}]] * 8,
+        "advantages": [0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0],
+        "rewards": {"format_reward": [1.0] * 8},
+    }
+    table = Completions(SimpleNamespace(_logs=logs), 4, parts=tmp_path, table=tmp_path / "table.jsonl")
+    state = TrainerState(is_world_process_zero=True, global_step=5, log_history=[{"frac_reward_zero_std": 0.0}])
+    table.on_log(None, state, None, {"loss": 0.1})
+    assert state.log_history[-1]["frac_reward_zero_std"] == 0.5
+    table.on_log(None, state, None, {"eval_loss": 0.1})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000005.jsonl"]
 
 
 def test_every_number_that_tells_a_dying_run_is_plotted(rewarded):

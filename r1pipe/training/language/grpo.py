@@ -60,9 +60,9 @@ def optimise(
         peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
     )
     watching = [
+        Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
         Courses(logs, model),
         DeadRewardAlarm(grpo.zero_std_alarm_steps),
-        Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
     ]
     memories = [reward for reward in rewards.values() if isinstance(reward, SemanticReward)]
     train(trainer, work, callbacks=watching, memories=memories)
