@@ -138,7 +138,11 @@ ABLATIONS = {
         arm="grpo",
         runs={
             **{
-                f"rank {rank}": (f"grpo.lora={{r: {rank}, alpha: 16, dropout: 0.0, last_blocks: 2}}",) for rank in RANKS
+                f"rank {rank}": (
+                    f"grpo.lora={{r: {rank}, alpha: 16, dropout: 0.0, last_blocks: 2}}",
+                    "grpo.gain_learning_rate=null",
+                )
+                for rank in RANKS
             },
             "all weights": (),
         },
