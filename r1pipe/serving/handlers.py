@@ -165,7 +165,7 @@ class Handlers:
                 picture = self.draw(ask.scene_id, task, now, every, *stand)
                 yield (
                     now,
-                    markup.finished(step, turns, called),
+                    markup.finished(step, turns, called, _marks(step, called)),
                     picture,
                     *_views(step, served.room(ask.scene_id), called),
                 )

@@ -16,6 +16,7 @@ from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
 from r1pipe.response import TAGS, identifier
 from r1pipe.serving.answer import Answer, ViewScore
+from r1pipe.serving.figures import Mark
 
 SCORES = (("text-3D", "text3d"), ("image-3D", "image3d"), ("CLIP", "clip"), ("utility", "utility"))
 """What the page calls a view's scores, and what an answer does; the last is the one that chooses."""
@@ -84,22 +85,9 @@ def partial(completion: str, turns: Sequence[Turn], called: dict[str, str]) -> s
     return _answer(turns, called, thinking=thinking, answer=answer)
 
 
-def finished(answer: Answer, turns: Sequence[Turn], called: dict[str, str]) -> str:
-    """The answer with what it named, and what to know before one trusts it."""
-    pointed = set(answer.boxes)
-    rows: list[dict[str, Any]] = [
-        {
-            "name": called[thing.id],
-            "role": "answer" if thing.box in pointed else "named",
-            "score": thing.score,
-            **_extent(thing.box),
-        }
-        for thing in answer.objects
-    ]
-    known = {thing.box for thing in answer.objects}
-    rows += [
-        {"name": "box", "role": "answer", "score": None, **_extent(box)} for box in answer.boxes if box not in known
-    ]
+def finished(answer: Answer, turns: Sequence[Turn], called: dict[str, str], marks: Sequence[Mark]) -> str:
+    """The answer, the boxes that are marked in the room, and what to know before one trusts it."""
+    scores = {called[thing.id]: thing.score for thing in answer.objects}
     return _answer(
         turns,
         called,
@@ -107,7 +95,10 @@ def finished(answer: Answer, turns: Sequence[Turn], called: dict[str, str]) -> s
         answer=answer.answer,
         done=True,
         warnings=answer.warnings,
-        objects=rows,
+        objects=[
+            {"name": mark.name, "role": mark.role, "score": scores.get(mark.name), **_extent(mark.box)}
+            for mark in marks
+        ],
         took=f"{answer.model} answered in {answer.timings['answered']:.2f} s",
     )
 
