@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -45,6 +46,11 @@ def test_a_box_is_drawn_with_twelve_edges_and_its_name():
     assert np.isfinite(edges.x).sum() == 24
     assert np.nanmax(edges.z) == BOX.high[2]
     assert (names.text, names.z) == (("chair 1",), (BOX.high[2],))
+
+
+def test_the_key_below_the_room_has_the_colours_in_it():
+    css = Path(page.__file__).with_name("page.css").read_text()
+    assert all(f".r1-is-{role} {{ --r1: {colour}; }}" in css for role, colour in COLOURS.items())
 
 
 def test_a_photograph_shows_the_box_where_its_camera_sees_it(served):

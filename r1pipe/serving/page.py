@@ -27,6 +27,7 @@ _LEGEND = "<div class='r1-legend'>{}</div>".format(
         for role, words in (
             ("answer", "what the answer points at"),
             ("named", "what was named"),
+            ("detected", "what else was detected"),
             ("view", "chosen views' cameras"),
             ("you", "where you stand"),
         )
