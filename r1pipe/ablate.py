@@ -23,8 +23,13 @@ from r1pipe.stages.runner import environment
 logger = logging.getLogger(__name__)
 
 
-def ablate(name: str, params: Params) -> Results:
+def ablate(name: str, params: Params, *, jobs: int | None = None) -> Results:
     """Run what has not been run at this commit, compare, and keep the table at `paths.ablations`.
+
+    Args:
+        name: of the ablation.
+        params: of this run.
+        jobs: how many runs there are at once, through DVC's queue; None runs one after the other, in this process's sight.
 
     Raises:
         DataError: if there is no such ablation.
@@ -34,8 +39,15 @@ def ablate(name: str, params: Params) -> Results:
         raise DataError(f"Expected an ablation among {', '.join(ABLATIONS)}, found {name!r}.")
     ablation, commit = ABLATIONS[name], _commit()
     experiments = {run: _experiment(name, run, commit) for run in ablation.runs}
-    for run, overrides in ablation.runs.items():
-        _run(experiments[run], [*overrides, *ablation.shared] if overrides else [])
+    known = _known()
+    for experiment in known.intersection(experiments.values()):
+        logger.info("%s has been run.", experiment)
+    todo = {
+        experiments[run]: [*overrides, *ablation.shared] if overrides else []
+        for run, overrides in ablation.runs.items()
+        if experiments[run] not in known
+    }
+    _run(todo, jobs)
     found = {
         variant: pooled([_predictions(ablation, shown, experiments[run], params) for run in shown.runs])
         for variant, shown in ablation.variants.items()
@@ -54,18 +66,38 @@ def _experiment(name: str, run: str, commit: str) -> str:
     return f"{name}-{re.sub('[^a-z0-9]+', '-', run.lower())}-{commit}"
 
 
-def _run(experiment: str, overrides: Sequence[str]) -> None:
-    """Everything up to the scores, in a folder of its own; stages that do not change come from DVC's cache."""
+def _known() -> set[str]:
+    """The experiments that there are, of any commit."""
     with Repo() as repo:
-        if experiment in {row[0] for rows in repo.experiments.ls().values() for row in rows}:
-            logger.info("%s has been run.", experiment)
-            return
-    logger.info("%s: %s", experiment, ", ".join(overrides) or "nothing changed")
-    settings = [argument for override in overrides for argument in ("--set-param", override)]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "--name", experiment, *settings, "evaluate"]
-    status = subprocess.run(command, check=False, env=environment()).returncode
-    if status:
-        raise GateError(f"Expected experiment {experiment} to reach its scores, found exit status {status}.")
+        return {row[0] for rows in repo.experiments.ls().values() for row in rows}
+
+
+def _run(todo: Mapping[str, Sequence[str]], jobs: int | None) -> None:
+    """Everything up to the scores, each in a folder of its own; stages that do not change come from DVC's cache.
+
+    `--temp` runs where it is started: progress and errors are seen, Ctrl-C stops it, and the first failure ends all. The
+    queue's workers are processes of their own, with their own logs; what it is worth is that several can run at once.
+    """
+    how = "--temp" if jobs is None else "--queue"
+    for experiment, overrides in todo.items():
+        logger.info("%s: %s", experiment, ", ".join(overrides) or "nothing changed")
+        settings = [argument for override in overrides for argument in ("--set-param", override)]
+        status = _dvc("exp", "run", how, "--name", experiment, *settings, "evaluate")
+        if status:
+            raise GateError(f"Expected experiment {experiment} to reach its scores, found exit status {status}.")
+    if todo and jobs is not None:
+        _dvc("exp", "run", "--run-all", "--jobs", str(jobs))
+        # Its exit status says nothing of a single experiment.
+        failed = [experiment for experiment in todo if experiment not in _known()]
+        if failed:
+            raise GateError(
+                f"Expected {len(todo)} experiments to reach their scores, found {len(failed)} that did not: "
+                f"{', '.join(failed)}; `dvc queue logs {failed[0]}` says why."
+            )
+
+
+def _dvc(*arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", "dvc", *arguments], check=False, env=environment()).returncode
 
 
 def _predictions(ablation: Ablation, variant: Variant, experiment: str, params: Params) -> Predictions:

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -23,6 +23,7 @@ from rich.text import Text
 from r1pipe.errors import DataError, R1Error
 from r1pipe.files import read_json
 from r1pipe.params import Params
+from r1pipe.stages.costs import Cost, read_costs
 from r1pipe.stages.runner import environment
 
 app = typer.Typer(
@@ -67,9 +68,10 @@ def run(
     """
     params = Params.load()
     command = [sys.executable, "-m", "dvc", "repro", *(stages or [])]
+    before = read_costs()
     status = subprocess.run(command, check=False, env=environment()).returncode
     console = Console()
-    _show_timings(console, Path(".work/timings.json"))
+    _show_costs(console, before, read_costs())
     if status == 0:
         _show_results(console, params)
     raise typer.Exit(status)
@@ -124,16 +126,16 @@ def _show_estimate(estimate: Any, params: Params) -> None:
         console.print(f"The teacher is {params.synthesize.teacher}, which costs nothing.", markup=False)
 
 
-def _show_timings(console: Console, path: Path) -> None:
-    """Minutes of each stage's last run."""
-    if not path.is_file():
+def _show_costs(console: Console, before: Mapping[str, Cost], now: Mapping[str, Cost]) -> None:
+    """What each stage took when it last ran; one that DVC skipped, or took from its cache, did not run."""
+    if not now:
         return
-    timings: dict[str, float] = read_json(path)
-    table = Table("stage", "minutes", title="last run of each stage")
-    for stage, seconds in timings.items():
-        table.add_row(stage, f"{seconds / 60:.1f}")
+    table = Table("stage", "minutes", "peak GiB", "", title="last run of each stage")
+    for stage, cost in now.items():
+        ran = "" if cost != before.get(stage) else f"not run now, but on {cost['ended'][:10]}"
+        table.add_row(stage, f"{cost['seconds'] / 60:.1f}", f"{cost['peak_mib'] / 1024:.1f}", ran)
     table.add_section()
-    table.add_row("all", f"{sum(timings.values()) / 60:.1f}")
+    table.add_row("all", f"{sum(cost['seconds'] for cost in now.values()) / 60:.1f}", "", "")
     console.print(table)
 
 
@@ -353,25 +355,27 @@ def compare(
 @in_a_sentence
 def ablate(
     name: Annotated[str, typer.Argument(help="seeds, modalities, views, view-weights, rewards, think, lora-rank.")],
+    queue: Annotated[int | None, typer.Option(min=1, help="Queue the runs with DVC, and have so many at once.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
 
-    Each run is a DVC experiment (`dvc exp show` lists them), one after the other in a folder of its own; one that
-    has been run at this commit is not run again. The table stays in `reports/ablations/`.
+    Each run is a DVC experiment (`dvc exp show` lists them), one after the other in a folder of its own, or several at
+    once by DVC's queue (`--queue 4`, where there is room for four); one that has been run at this commit is not run
+    again. The table stays in `reports/ablations/`.
 
-    `seeds` leaves nothing out: it pools SFT, more SFT and GRPO over three seeds. `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
-    `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
-    `lora-rank` reinforces adapters instead of all weights.
+    `seeds` leaves nothing out: it pools SFT, more SFT and GRPO over three seeds. `modalities` takes image, depth and
+    points away; `views` chooses views by rules that read no question; `view-weights` fixes what the selector learns;
+    `rewards` leaves rewards out; `think` has tasks answer at once; `lora-rank` reinforces adapters instead of all weights.
 
-    Example: `r1pipe ablate modalities`, or `r1pipe ablate views`
+    Example: `r1pipe ablate modalities`, or `r1pipe ablate views --queue 2`
     """
     from r1pipe.ablate import ablate as run_ablation
     from r1pipe.ablate import ablation_table
     from r1pipe.progress import set_up_logging
 
     set_up_logging()
-    results = run_ablation(name, Params.load())
+    results = run_ablation(name, Params.load(), jobs=queue)
     if as_json:
         typer.echo(json.dumps(results, indent=2))
     else:

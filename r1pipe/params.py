@@ -588,6 +588,10 @@ class Report(Section):
     """Stage `report`."""
 
     num_examples: Count
+    """Questions chosen by lot."""
+
+    num_ranked: int = Field(ge=0)
+    """Of each task's questions the best answered, and as many of the worst."""
 
 
 class Package(Section):

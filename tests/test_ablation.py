@@ -159,16 +159,17 @@ def repository(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_variant_is_an_experiment_that_runs_once(repository, capfd):
+@pytest.mark.parametrize("jobs", [None, 2], ids=["one after the other", "by DVC's queue"])
+def test_every_variant_is_an_experiment_that_runs_once(repository, capfd, jobs):
     params = repository(broken="none")
-    results = ablate("modalities", params)
+    results = ablate("modalities", params, jobs=jobs)
     assert {name: cells["exact match"]["value"] for name, cells in results.items()} == {
         "text+image": 20, "text+image+depth": 20, "text+image+points": 90, "full": 90,
     }  # fmt: skip
     kept = read_json(params.paths.ablations / "modalities.json")
     assert kept["rows"] == results
     capfd.readouterr()
-    assert ablate("modalities", params) == results
+    assert ablate("modalities", params, jobs=jobs) == results
     assert "Running stage" not in capfd.readouterr().out
 
 
@@ -176,3 +177,9 @@ def test_every_variant_is_an_experiment_that_runs_once(repository, capfd):
 def test_a_variant_that_fails_is_named(repository):
     with pytest.raises(GateError, match=r"modalities-text-image-\w+ to reach its scores, found exit status"):
         ablate("modalities", repository(broken="image"))
+
+
+@pytest.mark.slow
+def test_variants_that_fail_in_the_queue_are_named_with_where_to_look(repository):
+    with pytest.raises(GateError, match=r"found 1 that did not: modalities-text-image-\w+; `dvc queue logs modal"):
+        ablate("modalities", repository(broken="image"), jobs=2)

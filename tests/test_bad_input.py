@@ -309,13 +309,16 @@ def test_collect_names_what_does_not_fit(tmp_path, monkeypatch, capsys, spoil, f
     assert not (tmp_path / "data" / "manifest.json").exists()
 
 
-def test_a_stage_runs_as_a_process_and_notes_its_seconds(tmp_path):
+def test_a_stage_runs_as_a_process_and_notes_its_costs(tmp_path):
     root = workplace(tmp_path)
     build([("scannet", root)], frames_per_room=2, workers=1).save(tmp_path / "data" / "manifest.json")
     process = start("import runpy; runpy.run_module('r1pipe.stages.prepare', run_name='__main__')", tmp_path)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 0, errors
-    assert json.loads((tmp_path / ".work" / "timings.json").read_text()).keys() == {"prepare"}
+    costs = json.loads((tmp_path / ".work" / "costs.json").read_text())
+    assert costs.keys() == {"prepare"}
+    assert 0 < costs["prepare"]["seconds"] < 60 and 20 < costs["prepare"]["peak_mib"] < 8192
+    assert ">prepare</text>" in (tmp_path / "reports" / "costs.svg").read_text()
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])

@@ -69,5 +69,6 @@ def test_views_are_found_by_question_and_a_caption_finds_those_of_its_room():
     looks = [look("what is it?", 1, task="qa"), look("describe <obj_004>.", 2, task="captioning")]
     assert [choice.chosen for choice in choices_for(looks, "qa", "room", "what is it?")] == [False, True, False]
     assert choices_for(looks, "captioning", "room", "describe the object in the box at …")[2].chosen
+    assert choices_for(looks, "captioning", "elsewhere", "describe the object in the box at …") == []
     with pytest.raises(DataError, match="'why' about scene room, found none in 2 rows"):
         choices_for(looks, "qa", "room", "why")

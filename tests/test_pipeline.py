@@ -23,8 +23,9 @@ NOT_TRACKED = {
     "r1pipe/params.py",  # the values are tracked by `params:`
     "r1pipe/progress.py",  # bars
     "r1pipe/stages/__init__.py",  # how threads wait
+    "r1pipe/stages/costs.py",  # seconds and memory
     "r1pipe/stages/launch.py",  # processes; how many is a parameter
-    "r1pipe/stages/runner.py",  # exit status and timings
+    "r1pipe/stages/runner.py",  # exit status
     "r1pipe/stages/work.py",  # where an interrupted run is found
 }
 """Code that cannot change what a stage writes."""
@@ -129,7 +130,13 @@ def test_accelerate_reads_every_configuration(path):
 
 
 def test_every_stage_module_is_in_the_pipeline():
-    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {"__init__", "launch", "runner", "work"}
+    modules = {p.stem for p in (ROOT / "r1pipe/stages").glob("*.py")} - {
+        "__init__",
+        "costs",
+        "launch",
+        "runner",
+        "work",
+    }
     assert modules == set(STAGES)
 
 
@@ -212,3 +219,8 @@ def test_no_file_names_a_machine_path_or_a_registry_host():
         if (ROOT / t).suffix in {".py", ".md", ".yaml", ".toml", ".lock"} and t != "tests/test_pipeline.py"
     ]
     assert [t for t in texts if (ROOT / t).is_file() and pattern.search((ROOT / t).read_text())] == []
+
+
+def test_one_small_file_of_metrics_is_declared():
+    declared = [path for stage in STAGES.values() for path in stage.get("metrics", [])]
+    assert declared == ["${paths.metrics}/summary.json"], "DVC's table has a column for every number"

@@ -1,20 +1,28 @@
 """The report is one page, made of the files that the stages before it left, and says what is in them."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from tiny_room import room
 
+from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
 from r1pipe.evaluation.charts import Bar, interval_chart, line_chart, ticks
+from r1pipe.evaluation.examples import Material, Pool
 from r1pipe.evaluation.looking import look_row
 from r1pipe.evaluation.report import flatten
+from r1pipe.evaluation.rooms import PREDICTED, SIZE, TARGET, draw_room
 from r1pipe.evaluation.series import Series, read_courses, read_series
+from r1pipe.evaluation.table import summary
 from r1pipe.files import write_json, write_jsonl, write_text
+from r1pipe.geometry import Box
 from r1pipe.params import Params
-from r1pipe.stages import report
+from r1pipe.stages import costs, report
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.choice import ViewChoice
 from r1pipe.views.views import Views
@@ -56,19 +64,33 @@ GATE = {
     "warnings": {"reject_rate": "The filters keep enough drafts. Found 4 of 9 rows: a <b>."},
     "faults": {"wrong_answer": {"filter": "consistency", "recall": SHARE, "precision": SHARE | {"value": None}}},
     "drift": {"profile": "profiles/ours.json", "allowed": 0.1, "divergence": {"samples, task": 0.0123}},
+    "teaching": {
+        "drafts": {"reference": 2, "scripted": 5},
+        "bill": None,
+        "costs": "Gemini was paid, for $1.25 in all.",
+    },
     "defects": {"3d_llm_val.json": {"asked_before": 97, "trailing_comma": 1158}},
 }
 """What stage `validate` leaves."""
 
 
-@pytest.fixture
-def params(tmp_path):
+def params_in(folder):
     given = Params.load(ROOT / "params.yaml")
-    moved = {name: tmp_path / path for name, path in given.paths if path is not None and name != "scannet"}
+    moved = {name: folder / path for name, path in given.paths if path is not None and name != "scannet"}
     return given.model_copy(update={"paths": given.paths.model_copy(update=moved)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("report")
+
+
+@pytest.fixture(scope="module")
+def params(folder):
+    return params_in(folder)
+
+
+@pytest.fixture(scope="module")
 def page(params):
     paths, split = params.paths, params.evaluate.split
     write_json(paths.metrics / "evaluate.json", {arm: tasks(value) for arm, value in ARMS.items()})
@@ -113,6 +135,11 @@ def page(params):
         write_jsonl(paths.predictions / f"references-{task}.jsonl", some)
         for arm in ARMS:
             write_jsonl(paths.predictions / f"{arm}-{task}.jsonl", [prediction(task, some[0])])
+    for arm in ARMS:
+        rewards = {"id": "scanqa-1", "format": 1.0, "perception": None, "semantic": 0.25, "total": 0.9}
+        write_jsonl(paths.predictions / f"{arm}-reward.jsonl", [rewards])
+    room("room").save(paths.scenes)
+    write_json(paths.manifest, {})
     write_looks(paths)
     report.main(params)
     return paths.report.read_text(encoding="utf-8")
@@ -163,9 +190,10 @@ class Wellformed(HTMLParser):
 @pytest.mark.parametrize(
     "text",
     [
-        pytest.param("65.5<small>[58.5, 71.5] n=40", id="a headline number with interval and count"),
+        pytest.param('data-is="exact match">65.5<small>[58.5, 71.5]</small>', id="a headline number with interval"),
+        pytest.param("exact match<br>n=40", id="a headline number's count"),
         pytest.param("131.0<small>", id="caption CIDEr"),
-        pytest.param('<td>how many</td><td class="num">11</td>', id="a question type"),
+        pytest.param('<td>how many</td><td class="num" data-is="n">11</td>', id="a question type"),
         pytest.param("<td>unique</td>", id="a kind of query"),
         pytest.param("grpo +40.8 exact match", id="the gap to blind"),
         pytest.param("<td>format</td>", id="a reason for rejects"),
@@ -192,7 +220,11 @@ class Wellformed(HTMLParser):
         pytest.param("<b>view 1</b><b>0.637</b>", id="a view's utility"),
         pytest.param("Of 7 pairs of questions about one room with different targets, 5 get", id="whether views differ"),
         pytest.param("random would show 2.5 (difference +12.5 points [-50.0, +62.5]), those", id="whether views help"),
-        pytest.param("<h2>3 examples</h2>", id="as many examples as there are"),
+        pytest.param("format 1.00, semantic 0.25, total 0.90", id="each reward of an answer"),
+        pytest.param("<code>reference</code> 2, <code>scripted</code> 5", id="how many drafts each teacher wrote"),
+        pytest.param("for $1.25 in all", id="what the teacher was paid"),
+        pytest.param("<dt>manifest of the raw files / sha256</dt>", id="the data's hash"),
+        pytest.param("<dt>versions / torch</dt>", id="a package's version"),
     ],
 )
 def test_the_page_shows(page, text):
@@ -203,10 +235,12 @@ def test_the_page_is_wellformed_and_needs_nothing_but_itself(page):
     parser = Wellformed()
     parser.feed(page)
     assert parser.open == []
-    assert not re.search(r'<script|<link|src="(?!data:image/jpeg;base64,)|src=[^"]|url\(|https?://', page)
+    assert not re.search(r'<script|<link|src="(?!data:image/jpeg;base64,|costs\.svg")|src=[^"]|url\(|https?://', page)
 
 
-def test_what_was_not_measured_is_said(params, page):
+def test_what_was_not_measured_is_said(page, folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    params = params_in(tmp_path)
     write_json(
         params.paths.metrics / "validate.json",
         GATE | {"faults": {}, "defects": {}, "drift": {"profile": None, "allowed": 0.1, "divergence": {}}},
@@ -217,10 +251,14 @@ def test_what_was_not_measured_is_said(params, page):
     assert "Not measured: no profile is given" in page
 
 
-def test_every_example_has_its_contact_sheet_with_the_chosen_view_framed(page):
-    assert page.count("<figure") == 3 * 2
-    assert page.count("<figure class=chosen>") == 3
-    assert page.count('src="data:image/jpeg;base64,') == 3 * 2
+def test_every_example_has_its_room_and_its_contact_sheet_with_the_chosen_view_framed(page):
+    assert page.count("<figure") == 9 * 2, "three tasks by lot, best and worst, two views each"
+    assert page.count("<figure class=chosen>") == 9
+    assert page.count('src="data:image/jpeg;base64,') == 9 * 2 + 9
+
+
+def test_the_page_is_light(page):
+    assert len(page) < 400_000
 
 
 def test_the_same_files_give_the_same_bytes(params, page):
@@ -267,3 +305,97 @@ def test_charts_draw_every_course_and_every_bar():
 
 def test_flatten_names_every_leaf():
     assert dict(flatten({"a": {"b": 1}, "c": [1, 2]})) == {"a / b": 1, "c": "1, 2"}
+
+
+NEAR, FAR = [0.1, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 5.0, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.fixture
+def pool(params):
+    """Per task four questions that the tuned model answers well, less well, badly and worst."""
+    names = ["well", "middling", "badly", "worst"]
+    boxes = {"well": [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]], "middling": [NEAR], "badly": [FAR], "worst": []}
+    said = {"well": "red", "middling": "red", "badly": "blue", "worst": "blue"}
+    reward = {"well": 0.9, "middling": 0.5, "badly": 0.3, "worst": None}
+    given = {"qa": [{"id": f"q-{n}", "answer": said[n], "completion": ""} for n in names]}
+    given["grounding"] = [{"id": f"g-{n}", "boxes": boxes[n], "completion": ""} for n in names]
+    captions = ["a red chair near the wall", "a blue table", "no"]
+    given["captioning"] = [
+        {"scene_id": "s", "box": [10.0 * i, 0, 0, 1, 1, 1], "caption": caption} for i, caption in enumerate(captions)
+    ]
+    wanted = {
+        "qa": [{"id": f"q-{n}", "answers": ["red"]} for n in names],
+        "grounding": [{"id": f"g-{n}", "boxes": [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]]} for n in names],
+        "captioning": [
+            {"scene_id": "s", "object_id": i, "box": [10.0 * i, 0, 0, 1, 1, 1], "captions": [text]}
+            for i, text in enumerate([captions[0], "a blue table by the lamp", "a green bed", "a white door"])
+        ],
+    }
+    samples = [
+        Sample(id=f"{task[0]}-{n}", scene_id="s", task=task, question=n, source="scanqa", split="test")
+        for task in ("qa", "grounding")
+        for n in names
+    ]
+    rewards = [{"id": f"q-{n}", "format": 1.0, "perception": None, "total": reward[n]} for n in names]
+    material = {task: Material(wanted[task], {"grpo": given[task]}) for task in wanted}
+    return Pool(material, {"grpo": rewards}, samples, params.think)
+
+
+def test_the_best_and_the_worst_answers_are_found(pool):
+    best, worst = pool.ranked(2)
+    assert [e.question for e in best if e.task != "captioning"] == ["well", "well", "middling", "middling"]
+    assert [e.question for e in worst if e.task == "qa"] == ["worst", "badly"]
+    assert {e.question for e in worst if e.task == "grounding"} == {"badly", "worst"}, "neither overlaps"
+    assert [e.said[0].answer for e in best if e.task == "captioning"] == ["a red chair near the wall", "a blue table"]
+    silent = next(e for e in worst if e.task == "captioning")
+    assert silent.reference == "a white door" and silent.said[0].answer == "(nothing about this object)"
+
+
+def test_examples_by_lot_take_the_tasks_in_turn_and_carry_what_applies(pool):
+    shown = pool.by_lot(5)
+    assert [example.task for example in shown] == ["qa", "grounding", "captioning", "qa", "grounding"]
+    assert all(set(e.said[0].rewards) <= {"format", "total"} for e in shown)
+    (well,) = (e for e in pool.ranked(1).best if e.task == "grounding")
+    assert well.pointed == well.targets == [Box(0.0, 0.0, 0.5, 1.0, 1.0, 1.0)]
+
+
+def drawn(picture, pencil):
+    """The pixels of a pencil's colour, as rows of (row, column)."""
+    return np.argwhere((picture == [int(pencil.colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1))
+
+
+def test_a_room_is_drawn_with_the_target_and_the_predicted_box():
+    scene = room()
+    chair, elsewhere = scene.object(2).box, scene.object(3).box
+    picture = draw_room(scene, [chair], [elsewhere])
+    assert picture.shape == (SIZE[1], SIZE[0], 3)
+    assert min(len(drawn(picture, TARGET)), len(drawn(picture, PREDICTED))) > 50
+    apart = drawn(picture, TARGET).mean(axis=0) - drawn(picture, PREDICTED).mean(axis=0)
+    assert np.linalg.norm(apart) > 80, "four metres apart in a room of six"
+    both = draw_room(scene, [chair], [chair])
+    assert len(drawn(both, PREDICTED)) > 50 and len(drawn(both, TARGET)) > 50, "a box that fits hides no target"
+    assert (draw_room(scene, [chair], [elsewhere]) == picture).all()
+
+
+def test_a_room_without_boxes_and_a_box_behind_the_camera_are_drawn():
+    scene = room()
+    blank = draw_room(scene, [], [])
+    assert len(drawn(blank, TARGET)) == len(drawn(blank, PREDICTED)) == 0 and (blank != 255).any()
+    assert draw_room(scene, [], [Box(900, 900, 900, 1, 1, 1)]).shape == blank.shape
+
+
+def test_costs_are_drawn_in_the_order_of_the_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for stage, seconds in (("sft", 60.0), ("grpo", 120.0), ("sft", 90.0)):
+        costs.record(stage, seconds, tmp_path / "reports")
+    assert {stage: cost["seconds"] for stage, cost in costs.read_costs().items()} == {"grpo": 120.0, "sft": 90.0}
+    texts = list(ElementTree.parse(tmp_path / "reports" / "costs.svg").getroot().itertext())
+    assert texts.index("grpo") < texts.index("sft")
+    assert texts[texts.index("sft") + 1] == "1.5"
+
+
+def test_the_declared_metric_is_small_and_leaves_out_what_was_not_measured():
+    metrics = {arm: tasks(value) | {"reward": {"total": measured(50.04)}} for arm, value in ARMS.items()}
+    whole = {"em": 65.5, "acc_25": 65.5, "cider_50": 131.0, "reward": 50.0, "sft_em": 61.2, "blind_em": 24.8}
+    assert summary(metrics) == whole
+    assert summary({arm: {"qa": {"em": measured(1.0)}} for arm in ARMS}) == {"em": 1.0, "sft_em": 1.0, "blind_em": 1.0}

@@ -126,6 +126,15 @@ def aligned(boxes, number):
     return np.c_[boxes[:, :3] @ turn.T + [3 + number, 2, 0.1], boxes[:, 3:]]
 
 
+def confused(boxes, number):
+    """The same of a model that points at the wrong one of three objects in eight."""
+    return aligned(boxes, number)[[0, 1, 3, 4, 2, 5, 6, 7]]
+
+
+def partly_in_millimetres(boxes, number):
+    return [box * 1000 if i < 3 else box for i, box in enumerate(boxes)]
+
+
 def low_high(boxes, number):
     return np.c_[boxes[:, :3] - boxes[:, 3:] / 2, boxes[:, :3] + boxes[:, 3:] / 2]
 
@@ -144,6 +153,8 @@ def negative(boxes, number):
         pytest.param(lambda b, n: b[:, [0, 2, 1, 3, 5, 4]] * [1, 1, -1, 1, 1, 1], "y up", id="y up"),
         pytest.param(lambda b, n: b + [7, -3, 0, 0, 0, 0], r"moved by -7\.0.* centres correlate by x 1", id="moved"),
         pytest.param(aligned, "another frame, one a scene.*correlate", id="before ScanNet's alignment"),
+        pytest.param(confused, "another frame, one a scene", id="before the alignment, three in eight wrong"),
+        pytest.param(partly_in_millimetres, r"found 9 of 24 larger than 100.*\(row 1, ", id="some rows in millimetres"),
         pytest.param(negative, r"found 6 others of 24 \(row 1, scene0000_00-0: ", id="negative sizes"),
         pytest.param(lambda b, n: b * [1, 1, 1, 1, np.nan, 1], "finite boxes of positive size", id="not a number"),
     ],
@@ -194,6 +205,18 @@ def test_captions_in_another_unit_are_refused(tmp_path):
     files = write(tmp_path / "p.jsonl", given), write(tmp_path / "r.jsonl", wanted)
     with pytest.raises(DataError, match="read as millimetres"):
         run_score("captioning", *files, None, QUIET)
+
+
+def test_objects_without_a_caption_and_boxes_with_several_are_counted(tmp_path):
+    objects = [{"scene_id": s, "object_id": i, "box": room(0)[i].tolist()} for s in ("a", "b") for i in range(4)]
+    wanted = write(tmp_path / "r.jsonl", [row | {"captions": ["a chair"]} for row in objects])
+    named = write(tmp_path / "n.jsonl", [row | {"caption": "a chair"} for row in objects[2:]])
+    (warning,) = run_score("captioning", named, wanted, None, QUIET)["warnings"]
+    assert warning == "2 of 8 objects have no caption (a, object 0, a, object 1)"
+    spoken = [{"scene_id": "a", "box": row["box"], "caption": "a chair"} for row in (*objects[:4], objects[0])]
+    silent, several = run_score("captioning", write(tmp_path / "p.jsonl", spoken), wanted, None, QUIET)["warnings"]
+    assert silent.startswith("4 of 8 objects have no caption (b, object 0")
+    assert several.startswith("1 boxes have several captions (a, box ")
 
 
 def lessons(path, *rows):

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from r1pipe.errors import DataError, MissingError
-from r1pipe.geometry import Box, iou
-from r1pipe.serving import api, figures, guards, page
+from r1pipe.geometry import iou
+from r1pipe.serving import api, guards
 from r1pipe.serving.answer import Answer, Ask
 from r1pipe.serving.bundle import LINEAGE, find, unpack
 from r1pipe.serving.served import MAX_UPLOADS
@@ -184,28 +184,6 @@ def test_a_stream_grows_and_ends_with_the_answer(served):
     *parts, last = served.stream(Ask(scene_id=SCENE, question=QUESTIONS[0]))
     assert [len(part) for part in parts] == sorted(len(part) for part in parts)
     assert isinstance(last, Answer)
-
-
-def test_the_page_is_served_and_shows_an_answer(served):
-    app = api.create_app()
-    page.mount(app, lambda: api.attached(app))
-    api.attach(app, served)
-    with TestClient(app) as client:
-        assert client.get("/ui/").status_code == 200
-    *_, shown = page._ask(lambda: served, SCENE, "qa", QUESTIONS[0])
-    thinking, answer, _, picture, objects, gallery, scores = shown
-    assert (thinking, answer) == ("the chair <obj_002> is red.", "red <obj_001>")
-    assert [trace.name for trace in picture.data[1:]] == ["<obj_002> chair", "<obj_001> chair"]
-    assert (len(objects), len(gallery), len(scores)) == (2, 2, len(served.room(SCENE).views.cameras))
-    assert gallery[0][0].shape == (240, 320, 3)
-    assert gallery[0][0].any()
-
-
-def test_a_box_is_drawn_with_twelve_edges():
-    box = Box(0, 0, 0, 1, 2, 3)
-    drawn = figures.room(scene(), [figures.Mark("box", box, answer=True)]).data[1]
-    assert np.isfinite(drawn.x).sum() == 24
-    assert np.nanmax(drawn.z) == box.high[2]
 
 
 def archive(path, members):

@@ -40,7 +40,8 @@ class MadeUpEncoder:
         rng = np.random.default_rng(len(scene.xyz))
         normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
         unit = lambda *shape: (x := normal(*shape)) / np.linalg.norm(x, axis=-1, keepdims=True)  # noqa: E731
-        boxes = np.concatenate([normal(5, 3), np.ones((5, 3), np.float32)], axis=1)
+        centres = 0.3 * normal(5, 3) + np.array([2, 1.5, 1.2], np.float32)  # inside the room
+        boxes = np.concatenate([centres, np.ones((5, 3), np.float32)], axis=1)
         count = len(views.cameras)
         return SceneFeatures(
             scene.id, normal(5, 16), boxes, np.linspace(0.9, 0.5, 5, dtype=np.float32), ("chair",) * 5,

@@ -1,5 +1,6 @@
 """Dense captioning: which sentence stands for each annotated object, and what it is worth (m@kIoU)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,25 @@ def _check_captions(given: Sequence[rows.Caption], wanted: Sequence[rows.Caption
     names = [f"{row.scene_id}, object {row.object_id}" for row in given if row.object_id is not None]
     if names:
         rows.check_once(names, "captions")
+
+
+def gaps_in(given: Sequence[rows.Caption], wanted: Sequence[rows.CaptionReference]) -> list[str]:
+    """Warnings, with counts: objects that no row can speak for, which are scored as silence, and rows that repeat a box."""
+    named = {(row.scene_id, row.object_id) for row in given}
+    heard = {row.scene_id for row in given if row.object_id is None}
+    unheard = [
+        f"{row.scene_id}, object {row.object_id}"
+        for row in wanted
+        if row.scene_id not in heard and (row.scene_id, row.object_id) not in named
+    ]
+    places = [f"{row.scene_id}, box {', '.join(f'{x:g}' for x in row.box)}" for row in given if row.object_id is None]
+    repeated = [place for place, times in Counter(places).items() if times > 1]
+    warnings = []
+    if unheard:
+        warnings.append(f"{len(unheard)} of {len(wanted)} objects have no caption{rows.such_as(unheard)}")
+    if repeated:
+        warnings.append(f"{len(repeated)} boxes have several captions{rows.such_as(repeated)}")
+    return warnings
 
 
 def _sentences(predictions: Rows, references: Rows, rules: CaptionProtocol, jar: Path | None) -> Measures:

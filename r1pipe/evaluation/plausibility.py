@@ -31,6 +31,8 @@ CORRELATED = 0.8
 """Share of the centres' variance that a frame must explain."""
 MAX_SIZE = 100.0
 """Metres; no piece of a room is larger, so the file is not in metres."""
+_TRIMMINGS = 8
+"""Rounds of fitting a frame to what fits it best."""
 _ROOM = re.compile(r"(?:scene|room|proc)\d+_\d+")
 
 
@@ -63,6 +65,20 @@ def refuse_improper(boxes: Sequence[tuple[str, AnyBox]], what: str) -> None:
         raise DataError(
             f"Expected finite boxes of positive size in the {what}, found {len(bad)} others of {len(boxes)} ({shown})"
             f"{', which read as lowest and highest corner.' if _are_corners(boxes) else '.'}"
+        )
+
+
+def refuse_oversized(boxes: Sequence[tuple[str, AnyBox]], what: str) -> None:
+    """Refuse boxes that are larger than any room: some rows of a file may be in another unit.
+
+    Raises:
+        DataError: with their number, and where the first of them are.
+    """
+    large = [where for where, box in boxes if max(box[3:6]) > MAX_SIZE]
+    if large:
+        raise DataError(
+            f"Expected boxes in metres in the {what}, found {len(large)} of {len(boxes)} larger than {MAX_SIZE:g}, as if in "
+            f"millimetres ({'; '.join(large[:3])})."
         )
 
 
@@ -227,12 +243,24 @@ def _fitted(ours_N: Floats, theirs_N: Floats, groups_N: NDArray[np.intp]) -> Flo
     moved = np.full((len(ours_N), 6), np.nan)
     for group in np.unique(groups_N):
         mine = groups_N == group
-        if mine.sum() < MIN_PAIRS:
-            continue
-        a, b = ours_N[mine, :3], theirs_N[mine, :3]
-        mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
-        x, y = (a - mean_a)[:, :2], (b - mean_b)[:, :2]
-        angle = np.arctan2((x[:, 0] * y[:, 1] - x[:, 1] * y[:, 0]).sum(), (x * y).sum())
-        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-        moved[mine] = np.concatenate([(a - mean_a) @ turn.T + mean_b, ours_N[mine, 3:6]], axis=1)
+        if mine.sum() >= MIN_PAIRS:
+            centre_N3 = _brought(ours_N[mine, :3], theirs_N[mine, :3])
+            moved[mine] = np.concatenate([centre_N3, ours_N[mine, 3:6]], axis=1)
     return moved
+
+
+def _brought(ours_N3: Floats, theirs_N3: Floats) -> Floats:
+    """Points turned about z and shifted to theirs by least squares over the half that then fits best.
+
+    A model points at wrong objects as well: they would pull a fit over all away from the frame.
+    """
+    kept = np.arange(len(ours_N3))
+    for _ in range(_TRIMMINGS):
+        mean_a, mean_b = ours_N3[kept].mean(axis=0), theirs_N3[kept].mean(axis=0)
+        x_N2, y_N2 = (ours_N3[kept] - mean_a)[:, :2], (theirs_N3[kept] - mean_b)[:, :2]
+        angle = np.arctan2((x_N2[:, 0] * y_N2[:, 1] - x_N2[:, 1] * y_N2[:, 0]).sum(), (x_N2 * y_N2).sum())
+        turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+        moved_N3: Floats = (ours_N3 - mean_a) @ turn.T + mean_b
+        gap_N = np.linalg.norm(moved_N3 - theirs_N3, axis=1)
+        kept = np.argsort(gap_N, kind="stable")[: max(len(gap_N) // 2, MIN_PAIRS)]
+    return moved_N3

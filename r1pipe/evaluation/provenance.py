@@ -1,6 +1,10 @@
-"""What the numbers rest on: protocols, seed, and the hashes of models and data."""
+"""What the numbers rest on: protocols, seed, code, packages, and the hashes of models and data."""
 
+import hashlib
+import json
+import platform
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,11 @@ RESAMPLING = (
     "95 % percentile bootstrap over samples; BLEU is recomputed on each resample, CIDEr is the mean of per-sample "
     "scores whose document frequencies stay those of all references"
 )
+
+PACKAGES = (
+    "torch", "transformers", "trl", "peft", "accelerate", "open_clip_torch", "spconv-cu120", "numpy", "numba", "dvc",
+)  # fmt: skip
+"""Those whose version can change a number."""
 
 
 def provenance(
@@ -46,4 +55,25 @@ def provenance(
         "models": {name: {"sha256": sha256(folder / "model.safetensors")} for name, folder in models.items()},
         "data": {"samples": samples.name, "sha256": sha256(samples)},
         "absent": {"meteor": NO_METEOR},
+    }
+
+
+def lineage(
+    params: Mapping[str, Any], files: Mapping[str, Path], commit: str | None, changed: Sequence[str]
+) -> dict[str, Any]:
+    """Commit, and SHA-256 of the parameters and of files, with the versions of Python and of the packages.
+
+    Args:
+        params: every parameter; hashed as JSON with sorted keys, so that comments and layout do not count.
+        files: what is hashed, by what it is called.
+        commit: the last one that changed code or parameters.
+        changed: code that is not as in that commit.
+    """
+    values = json.dumps(params, sort_keys=True)
+    return {
+        "commit": commit or "none: not a git repository",
+        "not committed": list(changed) or "nothing",
+        "parameters": {"sha256": hashlib.sha256(values.encode()).hexdigest()},
+        **{name: {"sha256": sha256(path)} for name, path in files.items()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }

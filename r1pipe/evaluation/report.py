@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from r1pipe.evaluation.charts import Bar, interval_chart, line_chart
 from r1pipe.evaluation.examples import Example
+from r1pipe.evaluation.looking import TUNED
+from r1pipe.evaluation.rooms import PREDICTED, TARGET
 from r1pipe.evaluation.series import Series
 from r1pipe.evaluation.sheet import Tile
 from r1pipe.evaluation.table import columns, gaps_sentence, looks_at_the_scene
@@ -24,11 +26,41 @@ ARM_NOTES = {
     "control": "sft continued for as many steps as GRPO took, without rewards",
     "blind": "grpo with the scene zeroed: what the question alone gives away",
 }
+GALLERIES = {
+    "by lot": ("Some questions", "Chosen by a hash of their ids, not by hand."),
+    "best": (
+        f"Best of {TUNED}",
+        "Answers rank by whether they are right, then by reward; boxes by IoU, then by reward; captions by CIDEr at IoU 0.5. Of equals, the lot decides.",
+    ),
+    "worst": (f"Worst of {TUNED}", "From the other end of the same order."),
+}
+"""By kind: heading, and how the examples were chosen."""
+
 GROUPS = {
     "qa": ("em_", ("em_refined",), "Exact match by question type"),
     "grounding": ("_acc_25", (), "Acc@0.25 by kind of query"),
 }
 """Per task: what a group's metric starts or ends with, what only looks like one, the heading."""
+
+
+class Shown(NamedTuple):
+    """An example with its pictures."""
+
+    example: Example
+    room: str
+    """A data URI, see `rooms`."""
+
+    sheet: list[Tile]
+    """What the tuned model could look at."""
+
+
+class Gallery(NamedTuple):
+    """Examples that were chosen in one way."""
+
+    kind: str
+    """`by lot`, `best` or `worst`."""
+
+    shown: list[Shown]
 
 
 @dataclass(frozen=True)
@@ -37,6 +69,11 @@ class Findings:
 
     metrics: Metrics
     provenance: Mapping[str, Any]
+    """What evaluate's numbers rest on, see `provenance`."""
+
+    lineage: Mapping[str, Any]
+    """What the run was made from, see `lineage`."""
+
     backbones: Mapping[str, Any]
     validation: Mapping[str, Any]
     """What stage `validate` found, see `validation.summary`."""
@@ -44,12 +81,14 @@ class Findings:
     data_docs: str
     """Where its Data Docs are, as seen from the page."""
 
+    costs: str
+    """Where the picture of times and memory is, as seen from the page. It is no part of the page: it differs from run to run."""
+
     courses: Mapping[str, Courses]
     """By training stage."""
 
-    examples: list[Example]
-    sheets: list[list[Tile]]
-    """What the tuned model could look at for each example."""
+    galleries: Sequence[Gallery]
+    """Examples for a person to read."""
 
     looking: Mapping[str, Mapping[str, float]]
     """Whether the chosen views follow the question, see `looking.follow`."""
@@ -94,7 +133,7 @@ def render(findings: Findings) -> str:
     environment = Environment(
         loader=PackageLoader("r1pipe", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )  # fmt: skip
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "fixed": lambda value, digits: f"{value:.{digits}f}"}
     return environment.get_template("report.html.j2").render(
         found=findings,
         columns=columns(findings.metrics),
@@ -102,6 +141,7 @@ def render(findings: Findings) -> str:
         sentence=gaps_sentence(findings.metrics),
         proven=looks_at_the_scene(findings.metrics),
         notes=ARM_NOTES,
+        galleries=GALLERIES,
         groups=_groups(findings.metrics),
         charts=_charts(findings.courses),
         missing=[panel.title for panel in PANELS if not _matching(findings.courses, panel)],
@@ -109,7 +149,9 @@ def render(findings: Findings) -> str:
         rejects=_rejects(findings.validation),
         gate=findings.validation,
         data_docs=findings.data_docs,
-        provenance=list(flatten(findings.provenance)),
+        lineage=list(flatten({**findings.lineage, **findings.provenance})),
+        pencils={"target": TARGET.colour, "predicted": PREDICTED.colour},
+        tuned=TUNED,
         published=json.loads(files("r1pipe.evaluation").joinpath("published.json").read_text(encoding="utf-8")),
     )
 

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.evaluation import rows
-from r1pipe.evaluation.plausibility import MAX_PAIRS, Pair, refuse_improper, refuse_misread, scene_of
+from r1pipe.evaluation.captioning import gaps_in
+from r1pipe.evaluation.plausibility import (
+    MAX_PAIRS,
+    Pair,
+    refuse_improper,
+    refuse_misread,
+    refuse_oversized,
+    scene_of,
+)
 from r1pipe.evaluation.prior import prior_answers
 from r1pipe.evaluation.protocols import ScoreTask, protocol
 from r1pipe.evaluation.rules import Protocol
@@ -203,19 +211,34 @@ def _doubt_boxes(task: ScoreTask, given: Sequence[Row], wanted: Sequence[Row]) -
     if task in ("grounding", "multi-grounding"):
         ours = rows.parse(given, rows.Boxes, "boxes")
         theirs = rows.parse(wanted, rows.BoxesReference, "box references")
-        _refuse([(row.id, list(row.boxes)) for row in ours], [(row.id, list(row.boxes)) for row in theirs])
-        return refuse_misread(list(islice(_box_pairs(ours, theirs), MAX_PAIRS)))
+        files = {
+            "predictions": [(row.id, list(row.boxes)) for row in ours],
+            "references": [(row.id, list(row.boxes)) for row in theirs],
+        }
+        return _doubt(files, _box_pairs(ours, theirs))
     if task == "captioning" and wanted and "texts" not in wanted[0]:
         said = rows.parse(given, rows.Caption, "captions")
         objects = rows.parse(wanted, rows.CaptionReference, "caption references")
-        _refuse([(row.scene_id, [row.box]) for row in said], [(row.scene_id, [row.box]) for row in objects])
-        return refuse_misread(list(islice(_caption_pairs(said, objects), MAX_PAIRS)))
+        files = {
+            "predictions": [(row.scene_id, [row.box]) for row in said],
+            "references": [(row.scene_id, [row.box]) for row in objects],
+        }
+        return [*gaps_in(said, objects), *_doubt(files, _caption_pairs(said, objects))]
     return []
 
 
-def _refuse(ours: Sequence[tuple[str, list[Any]]], theirs: Sequence[tuple[str, list[Any]]]) -> None:
-    for what, files in (("predictions", ours), ("references", theirs)):
-        refuse_improper([(f"row {n}, {name}", box) for n, (name, some) in enumerate(files, 1) for box in some], what)
+def _doubt(files: Mapping[str, Sequence[tuple[str, list[Any]]]], pairs: Iterator[Pair]) -> list[str]:
+    """Refuse boxes that are none, then a file that another reading explains, then rows in another unit than the rest."""
+    boxes = {
+        what: [(f"row {n}, {name}", box) for n, (name, some) in enumerate(file, 1) for box in some]
+        for what, file in files.items()
+    }
+    for what, some in boxes.items():
+        refuse_improper(some, what)
+    warnings = refuse_misread(list(islice(pairs, MAX_PAIRS)))
+    for what, some in boxes.items():
+        refuse_oversized(some, what)
+    return warnings
 
 
 def _box_pairs(ours: Sequence[rows.Boxes], theirs: Sequence[rows.BoxesReference]) -> Iterator[Pair]:

@@ -24,6 +24,16 @@ COLUMNS = (
     Column("CIDEr@0.5", "captioning", "cider_50"),
     Column("mean reward", "reward", "total"),
 )
+SUMMARY = (
+    ("em", "grpo", "qa", "em"),
+    ("acc_25", "grpo", "grounding", "acc_25"),
+    ("cider_50", "grpo", "captioning", "cider_50"),
+    ("reward", "grpo", "reward", "total"),
+    ("sft_em", "sft", "qa", "em"),
+    ("blind_em", "blind", "qa", "em"),
+)
+"""Name, arm, task and metric of what tells experiments apart: short and few, so that DVC's table has room for parameters."""
+
 SEEING = ("sft", "grpo")
 """The arms that must beat the blind one."""
 LEAST_GAP = 20.0
@@ -50,6 +60,15 @@ def cell(found: Mapping[str, Any]) -> str:
     '91.2\n[88.0,94.1]'
     """
     return f"{found['value']:.1f}\n[{found['low']:.1f},{found['high']:.1f}]"
+
+
+def summary(metrics: Metrics) -> dict[str, float]:
+    """The numbers of `SUMMARY` that were measured, to one decimal."""
+    return {
+        name: round(float(metrics[arm][task][metric]["value"]), 1)
+        for name, arm, task, metric in SUMMARY
+        if metric in metrics[arm].get(task, {})
+    }
 
 
 def results_table(metrics: Metrics) -> Table:

@@ -20,7 +20,8 @@ from r1pipe.errors import DataError, MissingError
 from r1pipe.files import sha256, whole, write_json, write_text
 from r1pipe.params import Params
 from r1pipe.serving.bundle import LINEAGE, Bundle
-from r1pipe.serving.lineage import card, files, lineage
+from r1pipe.serving.card import card
+from r1pipe.serving.lineage import files, lineage
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def package(params: Params, scene_ids: Sequence[str], *, home: Path) -> None:
         context = Bundle(Path(work) / "context")
         _gather(params, scene_ids, context, home)
         version = content_hash(context.root)
-        facts = lineage(params, home=home, version=version)
+        facts = lineage(params, home=home, version=version, scene_ids=scene_ids)
         write_json(context.root / LINEAGE, facts)
         write_text(context.card, card(facts))
         bento = build(context.root, params.package.name, version, store=Path(work) / "bentoml")
@@ -57,7 +58,7 @@ def _gather(params: Params, scene_ids: Sequence[str], context: Bundle, home: Pat
     """Copy what is served to where a bundle has it."""
     paths = params.paths
     _copy(home / "r1pipe", context.root / "r1pipe")
-    for name in ("params.yaml", "requirements.lock", "bentofile.yaml"):
+    for name in ("params.yaml", "requirements.lock", "bentofile.yaml", "LICENSE"):
         _copy(home / name, context.root / name)
     _copy(paths.grpo, context.model)
     _copy(paths.backbones, context.backbones)

@@ -7,6 +7,7 @@ from r1pipe.evaluation.arms import evaluate
 from r1pipe.evaluation.looking import TUNED, Sight, follow
 from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.sampled import RewardRules
+from r1pipe.evaluation.table import summary
 from r1pipe.evaluation.tasks import questions
 from r1pipe.files import read_jsonl, read_models, whole, write_json
 from r1pipe.models.encoders.clip import Clip
@@ -42,6 +43,7 @@ def main(params: Params) -> None:
             folder=draft,
         )
     write_json(paths.metrics / "evaluate.json", metrics)
+    write_json(paths.metrics / "summary.json", summary(metrics))
     write_json(paths.metrics / "views.json", _looking(params, samples))
     facts = provenance(settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature)
     write_json(paths.metrics / "provenance.json", facts)

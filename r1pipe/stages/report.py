@@ -2,15 +2,21 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from r1pipe.datasets.sample import Sample
-from r1pipe.evaluation.examples import Example, Material, examples
-from r1pipe.evaluation.looking import TUNED, Looks, choices_for
-from r1pipe.evaluation.report import Findings, render
+from r1pipe.evaluation.examples import Example, Material, Pool
+from r1pipe.evaluation.looking import TUNED, choices_for
+from r1pipe.evaluation.provenance import lineage
+from r1pipe.evaluation.report import Findings, Gallery, Shown, render
+from r1pipe.evaluation.rooms import draw_room
 from r1pipe.evaluation.series import read_courses
-from r1pipe.evaluation.sheet import Tile, tiles
+from r1pipe.evaluation.sheet import picture_uri, tiles
 from r1pipe.files import read_json, read_jsonl, read_models, write_text
 from r1pipe.params import Params
+from r1pipe.scenes.scene import Scene
+from r1pipe.serving.lineage import changed_files, last_commit
+from r1pipe.stages.costs import PICTURE
 from r1pipe.stages.runner import run
 from r1pipe.views.views import Views
 
@@ -21,34 +27,55 @@ COURSES = ("sft", "grpo", "control")
 def main(params: Params) -> None:
     """Read metrics, courses and predictions; write the page."""
     paths = params.paths
-    metrics = read_json(paths.metrics / "evaluate.json")
-    material: dict[str, Material] = {
-        task: _material(paths.predictions, task, list(metrics)) for task in params.evaluate.tasks
-    }
-    samples = read_models(paths.samples / f"{params.evaluate.split}.jsonl", Sample)
-    shown = examples(material, samples, params.think, params.report.num_examples)
-    looks = list(read_jsonl(paths.predictions / f"views-{TUNED}.jsonl"))
-    page = render(
-        Findings(
-            metrics=metrics,
-            provenance=read_json(paths.metrics / "provenance.json"),
-            backbones=read_json(paths.metrics / "backbones.json"),
-            validation=read_json(paths.metrics / "validate.json"),
-            data_docs=Path(os.path.relpath(paths.data_docs / "index.html", paths.report.parent)).as_posix(),
-            courses={stage: read_courses(paths.logs / stage) for stage in COURSES},
-            examples=shown,
-            sheets=[_sheet(example, looks, paths.views) for example in shown],
-            looking=read_json(paths.metrics / "views.json"),
-            ablations=[read_json(path) for path in sorted(paths.ablations.glob("*.json"))],
-            procedural=paths.scannet is None,
-        )
+    write_text(
+        paths.report,
+        render(
+            Findings(
+                metrics=read_json(paths.metrics / "evaluate.json"),
+                provenance=read_json(paths.metrics / "provenance.json"),
+                lineage=_lineage(params),
+                backbones=read_json(paths.metrics / "backbones.json"),
+                validation=read_json(paths.metrics / "validate.json"),
+                data_docs=Path(os.path.relpath(paths.data_docs / "index.html", paths.report.parent)).as_posix(),
+                costs=PICTURE,
+                courses={stage: read_courses(paths.logs / stage) for stage in COURSES},
+                galleries=_galleries(params),
+                looking=read_json(paths.metrics / "views.json"),
+                ablations=[read_json(path) for path in sorted(paths.ablations.glob("*.json"))],
+                procedural=paths.scannet is None,
+            )
+        ),
     )
-    write_text(paths.report, page)
 
 
-def _sheet(example: Example, looks: Looks, views: Path) -> list[Tile]:
-    choices = choices_for(looks, example.task, example.scene_id, example.question)
-    return tiles(Views.load(views, example.scene_id).rgb, choices)
+def _lineage(params: Params) -> dict[str, Any]:
+    # Where things lie on this machine is not what a run is made from.
+    values = params.model_dump(mode="json", by_alias=True, exclude={"paths"})
+    hashed = {"manifest of the raw files": params.paths.manifest}
+    return lineage(values, hashed, last_commit(Path.cwd()), changed_files(Path.cwd()))
+
+
+def _galleries(params: Params) -> list[Gallery]:
+    """Examples by lot, the best and the worst, with what there is to see."""
+    paths, settings = params.paths, params.report
+    arms = list(read_json(paths.metrics / "evaluate.json"))
+    pool = Pool(
+        {task: _material(paths.predictions, task, arms) for task in params.evaluate.tasks},
+        {arm: list(read_jsonl(path)) for arm in arms if (path := paths.predictions / f"{arm}-reward.jsonl").is_file()},
+        read_models(paths.samples / f"{params.evaluate.split}.jsonl", Sample),
+        params.think,
+    )
+    ranked = pool.ranked(settings.num_ranked)
+    looks = list(read_jsonl(paths.predictions / f"views-{TUNED}.jsonl"))
+
+    def shown(example: Example) -> Shown:
+        room = draw_room(Scene.load(paths.scenes, example.scene_id), example.targets, example.pointed)
+        choices = choices_for(looks, example.task, example.scene_id, example.question)
+        sheet = tiles(Views.load(paths.views, example.scene_id).rgb, choices)
+        return Shown(example, picture_uri(room, size=max(room.shape)), sheet)
+
+    kinds = {"by lot": pool.by_lot(settings.num_examples), "best": ranked.best, "worst": ranked.worst}
+    return [Gallery(kind, [shown(example) for example in examples]) for kind, examples in kinds.items() if examples]
 
 
 def _material(folder: Path, task: str, arms: list[str]) -> Material:

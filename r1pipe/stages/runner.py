@@ -1,31 +1,25 @@
-"""What every stage does around its `main`: parameters, logging, seeds, threads, one-sentence errors, timings."""
+"""What every stage does around its `main`: parameters, logging, seeds, threads, one-sentence errors, costs."""
 
 import errno
-import fcntl
-import json
 import logging
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import numpy as np
 
 from r1pipe.errors import R1Error
-from r1pipe.files import read_json, write_text
 from r1pipe.params import Params
 from r1pipe.progress import set_up_logging
+from r1pipe.stages.costs import record
 from r1pipe.stages.launch import end_stopped, is_first, is_launched, spread
 
 logger = logging.getLogger(__name__)
-
-TIMINGS = Path(".work/timings.json")
-"""Seconds of each stage's last complete run; what the report shows, and no output of DVC's."""
 
 _ACTIONABLE = {
     errno.ENOSPC: "Expected free disk space",
@@ -74,7 +68,7 @@ def _run(main: Callable[[Params], None], *, in_processes: bool) -> None:
     seconds = time.monotonic() - start
     if not is_launched():
         logger.info("%s: done in %.1f s", stage, seconds)
-        _record(stage, seconds)
+        record(stage, seconds, params.paths.report.parent)
 
 
 def environment() -> dict[str, str]:
@@ -100,23 +94,6 @@ def seed_everything(seed: int, threads: int) -> None:
     else:
         # Not both: numba refuses to compile once the variable differs from the number of threads that it launched.
         numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
-
-
-def _record(stage: str, seconds: float) -> None:
-    """Note how long the stage took."""
-    TIMINGS.parent.mkdir(exist_ok=True)
-    with _locked(TIMINGS.with_suffix(".lock")):
-        timings = read_json(TIMINGS) if TIMINGS.is_file() else {}
-        timings[stage] = round(seconds, 2)
-        write_text(TIMINGS, json.dumps(timings, indent=2, sort_keys=True) + "\n")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file: independent stages may end at the same moment."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _stop(number: int, _: FrameType | None) -> None:

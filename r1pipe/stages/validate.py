@@ -21,7 +21,7 @@ from r1pipe.scenes import Scene
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
 from r1pipe.synthesis.faults import FAULTS, OTHERWISE_CAUGHT
-from r1pipe.synthesis.ledger import Peek
+from r1pipe.synthesis.ledger import Bill, Peek
 from r1pipe.synthesis.probe import probe
 from r1pipe.validation import evidence
 from r1pipe.validation.checks import checks
@@ -51,8 +51,15 @@ def main(params: Params) -> None:
     drifts = Profile.load(section.profile).drifts(section.max_drift) if section.profile is not None else ()
     outcomes = run_checks([*checks(section, get_args(Task), SPLITS), *drifts], tables, _WORK)
     judge(outcomes, _WORK / "index.html")
-    _write(params, found, figures)
-    told = {"rows": found.rows, "rejects": found.rejects, "refusals": found.refusals}
+    bill = _bill(params, found.drafts)
+    costs = _costs(params, bill)
+    _write(params, found, figures, costs)
+    teaching = {
+        "drafts": _counts(draft.teacher for draft in found.drafts),
+        "bill": bill and bill._asdict(),
+        "costs": costs,
+    }
+    told = {"rows": found.rows, "rejects": found.rejects, "refusals": found.refusals, "teaching": teaching}
     write_json(
         params.paths.metrics / "validate.json", told | summary(outcomes, figures, tables["annotations"], section)
     )
@@ -130,7 +137,7 @@ def _tables(params: Params, found: Material, figures: Sequence[Figure]) -> dict[
     }
 
 
-def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
+def _write(params: Params, found: Material, figures: Sequence[Figure], costs: str) -> None:
     """The kept texts by split, the dataset for others, and the report."""
     paths = params.paths
     with whole(paths.cot) as folder, whole(paths.data_docs) as data_docs:
@@ -148,18 +155,24 @@ def _write(params: Params, found: Material, figures: Sequence[Figure]) -> None:
         refusals=found.refusals,
         figures=figures,
         hashes=hashes,
-        costs=_costs(params, found.drafts),
+        costs=costs,
     )
     write_release(made, making, paths.release)
 
 
-def _costs(params: Params, drafts: Sequence[Draft]) -> str:
-    """What a card says of money."""
+def _bill(params: Params, drafts: Sequence[Draft]) -> Bill | None:
+    """What the ledger says was paid; None where no teacher is a paid service."""
     if all(draft.teacher != "gemini" for draft in drafts):
-        return "Nothing was paid: no teacher is a paid service."
+        return None
+    with Peek(params.synthesize.gemini.ledger) as ledger:
+        return ledger.bill(params.synthesize.gemini.model)
+
+
+def _costs(params: Params, bill: Bill | None) -> str:
+    """What a card says of money."""
     section = params.synthesize.gemini
-    with Peek(section.ledger) as ledger:
-        bill = ledger.bill(section.model)
+    if bill is None:
+        return "Nothing was paid: no teacher is a paid service."
     if bill.requests == 0:
         return f"What the teacher `gemini` cost is not known: the ledger {section.ledger} has no request to {section.model}."
     return (

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from r1pipe.datasets.licences import licence
 from r1pipe.datasets.manifest import Kind
 from r1pipe.datasets.scene30k import Chain
 from r1pipe.files import sha256, whole, write_jsonl, write_text
@@ -18,20 +19,6 @@ from r1pipe.validation.figures import Figure
 
 FILES: Mapping[Split, str] = MappingProxyType({"train": "train", "val": "validation"})
 """Our name of a split, and the hub's."""
-
-_EMBEDDED = "written by r1pipe about its own procedural rooms: Apache-2.0"
-_UNKNOWN = "see the terms of its authors"
-LICENCES: Mapping[str, str] = MappingProxyType(
-    {
-        "scanrefer": "CC BY-NC-SA 3.0, on scans under the ScanNet terms of use",
-        "scan2cap": "descriptions of ScanRefer: CC BY-NC-SA 3.0, on scans under the ScanNet terms of use",
-        "scanqa": "CC BY-NC-SA 3.0, on scans under the ScanNet terms of use",
-        "sqa3d": "CC BY 4.0, on scans under the ScanNet terms of use",
-        "3dllm": "MIT, on scans under the ScanNet terms of use",
-        "scannet": "made of ScanNet's annotations: ScanNet terms of use, no redistribution",
-    }
-)
-"""What the authors' own repositories say of each source; sources that are not here say nothing of their texts."""
 
 _TEXTS, _STRING = {"list": "string"}, {"dtype": "string"}
 _NUMBERS = {"list": "float64"}
@@ -108,7 +95,7 @@ def _card(rows: Sequence[Made], making: Making, folder: Path) -> str:
         splits={name: sum(FILES[row.split] == name for row in rows) for name in names},
         tasks=_by_split((row.chain.task, row.split) for row in rows),
         types=_by_split((f"{row.chain.task}: {tag}", row.split) for row in rows for tag in row.chain.tags),
-        sources=[(source, kind, count, _licence(source, kind)) for (source, kind), count in sorted(sources.items())],
+        sources=[(source, kind, count, licence(source, kind)) for (source, kind), count in sorted(sources.items())],
         teachers=sorted(Counter((row.chain.teacher or "unknown", row.chain.prompt or "none") for row in rows).items()),
         making=making,
         filters=making.filters.model_dump(),
@@ -140,7 +127,3 @@ def _by_split(pairs: Any) -> dict[str, dict[str, int]]:
         name: {hub: counts[name, split] for split, hub in FILES.items()}
         for name in sorted({name for name, _ in counts})
     }
-
-
-def _licence(source: str, kind: Kind) -> str:
-    return _EMBEDDED if kind == "procedural" else LICENCES.get(source, _UNKNOWN)
