@@ -127,7 +127,7 @@ class Pool:
         """How good the tuned model's response to each reference is, the more important number first."""
         references, predictions = self._material[task].references, self._material[task].predictions[TUNED]
         if task == "captioning":
-            worth_N = measure(task, predictions, references)["cider_50"].statistics[:, 0].tolist()
+            worth_N = measure("captioning", predictions, references)["cider_50"].statistics[:, 0].tolist()
             return list(zip(worth_N, [spoken.iou for spoken in _speakers(predictions, references)], strict=True))
         found = {row["id"]: row for row in predictions}
         first = _rightness if task == "qa" else _overlap

@@ -8,7 +8,7 @@ from fastapi import Response
 
 from r1pipe.serving import markup
 from r1pipe.serving.handlers import Attached, Handlers, Shown
-from r1pipe.serving.scans import MAX_BYTES
+from r1pipe.serving.scans import FORMATS, GZIP, MAX_BYTES
 
 FONTS = ["ui-sans-serif", "system-ui", "sans-serif"]
 """Those of the machine: a page that asks a room asks nobody else for fonts."""
@@ -83,7 +83,7 @@ def _choosing() -> _Choosing:
     with gr.Column(elem_id="r1-choose"), gr.Row(equal_height=True):
         return _Choosing(
             gr.Dropdown(label="Room", choices=[], interactive=True, scale=3, min_width=140),
-            gr.UploadButton("Upload a scan", file_types=[".ply", ".npz"], scale=2, min_width=120),
+            gr.UploadButton("Upload a scan", file_types=[*FORMATS, GZIP], scale=2, min_width=120),
         )
 
 
