@@ -31,7 +31,7 @@ from flows.commands import dvc, execute, stop_all
 from flows.dag import Dag, Node, choose, read_dag, require
 from flows.stage import RETRIES, SETTINGS, WAIT_S, bring_up_to_date
 from flows.version import tag_run
-from r1pipe.errors import DataError, GateError
+from r1pipe.errors import DataError, GateError, R1Error
 from r1pipe.params import Params
 
 CONCURRENT_STAGES = 2
@@ -269,8 +269,14 @@ def main(
     experiment: Annotated[str | None, typer.Option(help="Keep the results as a DVC experiment of this name.")] = None,
 ) -> None:
     """Bring the pipeline up to date in this checkout, as a Prefect flow."""
-    reproduce(tuple(override or ()), tuple(force or ()), start_from, stop_after, experiment)
+    try:
+        reproduce(tuple(override or ()), tuple(force or ()), start_from, stop_after, experiment)
+    except R1Error as error:
+        typer.echo(" ".join(str(error).split()), err=True)
+        raise typer.Exit(1) from None
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

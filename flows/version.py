@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -14,26 +16,21 @@ from flows.checkout import read_lock
 
 def commit(root: Path = Path()) -> str:
     """The hash that is checked out."""
-    return _git(root, "rev-parse", "HEAD")
+    return git("rev-parse", "HEAD", root=root)
 
 
 def version(root: Path = Path()) -> str:
     """The commit, `+dirty` where tracked files differ from it; dvc.lock is what runs write."""
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ":!dvc.lock", root=root)
     return commit(root) + "+dirty" * bool(changed)
 
 
 def tags(root: Path = Path()) -> list[str]:
-    """`commit:`, `params:` and, once stage `collect` has run, `data:`, eight digits each."""
+    """Eight digits each of the parameters and of the data's manifest, `data:none` before stage `collect` has run."""
     values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     params = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-    manifests = [
-        out["md5"]
-        for entry in read_lock(root, ["collect"]).values()
-        for out in entry["outs"]
-        if out["path"] == values["paths"]["manifest"]
-    ]
-    return [f"commit:{commit(root)[:8]}", f"params:{params[:8]}", *(f"data:{md5[:8]}" for md5 in manifests)]
+    data = {out["path"]: out["md5"] for row in read_lock(root, ["collect"]).values() for out in row["outs"]}
+    return [f"params:{params[:8]}", f"data:{data.get(values['paths']['manifest'], 'none')[:8]}"]
 
 
 def tag_run(extra: list[str]) -> None:
@@ -43,6 +40,8 @@ def tag_run(extra: list[str]) -> None:
         client.update_flow_run(flow_run.id, tags=list(dict.fromkeys([*kept, *tags(), *extra])))
 
 
-def _git(root: Path, *arguments: str) -> str:
+def git(*arguments: str, root: Path = Path(), environ: Mapping[str, str] | None = None) -> str:
+    """What git prints."""
     command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    environment = os.environ | dict(environ or {})
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout.strip()
