@@ -172,7 +172,6 @@ def _settled(stage: PipelineStage, from_remote: bool) -> bool:
     if not stage.changed():
         return True
     try:
-        stage.save_deps()
         stage.repo.stage_cache.restore(stage, pull=from_remote)
     except (RunCacheNotFoundError, DependencyDoesNotExistError):
         return False

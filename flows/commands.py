@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 
 from r1pipe.errors import GateError
 from r1pipe.stages.runner import environment
@@ -59,21 +59,21 @@ def execute(
         process_group=0,  # a stage has processes of its own, which are to end with it
     ) as process:
         _running.add(process)
-        overdue = Timer(timeout_s or 0.0, _stop, [process])
+        late = Event()
+        watch = Timer(timeout_s or 0.0, lambda: (late.set(), _stop(process)))
         if timeout_s is not None:
-            overdue.start()
+            watch.start()
         try:
             for line in process.stdout or ():
                 hear(line.rstrip())
                 last.append(line.strip())
             status = process.wait()
         finally:
-            in_time = not overdue.finished.is_set()
-            overdue.cancel()
+            watch.cancel()
             _stop(process)
             _running.discard(process)
     name = " ".join(command[command.index("dvc") :] if "dvc" in command else command)
-    if timeout_s is not None and not in_time:
+    if late.is_set():
         raise GateError(f"Expected `{name}` to end within {timeout_s:g} s, found it running; it was stopped.")
     if status:
         raise GateError(_sentence(last) or f"Expected `{name}` to end with status 0, found {status}.")
