@@ -19,6 +19,15 @@ GRACE_S = 30.0
 FRAMES = ("ERROR: failed to reproduce", "Running stage", "> python ", "Updating lock file")
 """What DVC says around a stage; the sentence that says why it failed is the stage's."""
 
+HINTS = (
+    "To track the changes with git",
+    "git add ",
+    "To enable auto staging",
+    "dvc config core.autostage",
+    "Use `dvc push`",
+)
+"""What DVC says to a person at a terminal."""
+
 _running: set[subprocess.Popen[str]] = set()
 
 
@@ -60,13 +69,19 @@ def execute(
     ) as process:
         _running.add(process)
         late = Event()
-        watch = Timer(timeout_s or 0.0, lambda: (late.set(), _stop(process)))
+
+        def overdue() -> None:
+            late.set()
+            _stop(process)
+
+        watch = Timer(timeout_s or 0.0, overdue)
         if timeout_s is not None:
             watch.start()
         try:
             for line in process.stdout or ():
-                hear(line.rstrip())
-                last.append(line.strip())
+                if (text := line.strip()) and not text.startswith(HINTS):
+                    hear(line.rstrip())
+                    last.append(text)
             status = process.wait()
         finally:
             watch.cancel()
@@ -106,5 +121,5 @@ def _signal(process: subprocess.Popen[str], number: int) -> bool:
 
 def _sentence(lines: Sequence[str]) -> str:
     """The last line that the command said for itself."""
-    own = [line for line in lines if line and not line.startswith(FRAMES)]
+    own = [line for line in lines if not line.startswith(FRAMES)]
     return own[-1].removeprefix("ERROR: ") if own else ""

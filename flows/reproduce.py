@@ -15,6 +15,7 @@ from threading import Lock as ThreadLock
 from typing import Annotated, Any, NamedTuple, cast
 from uuid import UUID
 
+import httpx
 import typer
 from prefect import flow, get_run_logger, task
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -188,7 +189,12 @@ def _run_all(dag: Dag, left: Sequence[str], wish: Wish, source: Source | None) -
         run.result()
 
 
-@task(task_run_name="{stage}")
+def _server_was_away(_: Any, __: Any, state: State[Any]) -> bool:
+    """A new client, other than one that has been connected, gives up at once."""
+    return isinstance(state.result(raise_on_failure=False), httpx.TransportError)
+
+
+@task(task_run_name="{stage}", retries=RETRIES, retry_delay_seconds=WAIT_S, retry_condition_fn=_server_was_away)
 def bring(stage: str, node: Node, stale: bool, wish: Wish, source: Source | None) -> State[None] | None:
     """One stage: skipped, run here, or run by a worker."""
     if not stale:
@@ -224,11 +230,13 @@ def _run_on_worker(stage: str, node: Node, parameters: Mapping[str, Any]) -> Non
     for takeover in range(SETTINGS.takeovers + 1):
         if takeover:
             get_run_logger().warning("The worker of %s was lost; another takes the stage up.", stage)
-        # Typed as if it might be awaited; it is not, outside of async code.
-        name = f"stage/{node.worker}"
-        started = cast(FlowRun, run_deployment(name, parameters=given, flow_run_name=stage, timeout=0))
+        # The key finds the run again where the server was away just after it had been started.
+        key = f"{flow_run.id}-{flow_run.run_count}-{stage}-{takeover}"
+        started = run_deployment(
+            f"stage/{node.worker}", parameters=given, flow_run_name=stage, timeout=0, idempotency_key=key
+        )
         with get_client(sync_client=True) as client:
-            ended = _awaited(client, started.id)
+            ended = _awaited(client, cast(FlowRun, started).id)  # not to be awaited, outside of async code
         if ended.is_completed():
             return
         if not ended.is_crashed():

@@ -10,6 +10,7 @@ exchange data: on several machines, addresses that all of them reach. R1PIPE_WEB
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +45,7 @@ def serve() -> None:
     address = PREFECT_API_URL.value() or "http://127.0.0.1:4200/api"
     os.environ["PREFECT_API_URL"] = address
     where = urlsplit(address)
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # through `finally` below
     options = ["--host", where.hostname or "127.0.0.1", "--port", str(where.port or 4200)]
     with subprocess.Popen([sys.executable, "-m", "prefect", "server", "start", *options]) as server:
         try:

@@ -28,21 +28,52 @@ STAGES = {
 """Of what each reads, `report` beside `grpo`."""
 
 
-def write_repository(folder: Path, *, sleep_s: float = 0.0) -> Path:
-    """A clone of the working tree, with these stages in place of the real ones, committed."""
+FEW = {
+    "base": {"threads": 1},
+    "collect": {"rooms": {"train": 20, "val": 3, "test": 3}, "points_per_m2": 200.0},
+    "backbones": {
+        "clip": {"steps": 10},
+        "image": {"steps": 10},
+        "depth": {"steps": 5},
+        "points": {"steps": 10},
+    },
+    "validate": {"probe": {"samples": 200}},
+    "sft": {"alignment_steps": 20, "max_steps": 60, "save_steps": 10},
+    "grpo": {"max_steps": 4, "batch_size": 32, "eval_prompts": 8},
+    "control": {"batch_size": 32},
+    "evaluate": {"bootstrap": 50, "num_samples": 20, "reward_completions": 2},
+    "package": {"num_rooms": 2},
+}
+"""The profile `tiny` with few rooms and steps: what it learns is nothing, what it runs is everything."""
+
+
+def write_repository(folder: Path, *, sleep_s: float = 0.0, light: bool = True) -> Path:
+    """A copy of the working tree, committed; with these stages, or with the real ones on few rooms and steps."""
     tracked = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in tracked:
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "reports/")):
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
-    shutil.copy(__file__, folder / "tiny_flows.py")
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {name: node(name) for name in STAGES}}, sort_keys=False))
-    params = (folder / "params.yaml").read_text()
-    (folder / "params.yaml").write_text(params.replace("network_wait_s: 10.0", "network_wait_s: 0.5"))
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    merge(params, {"flows": {"network_wait_s": 0.5, "lost_after_s": 60.0}} | ({} if light else FEW))
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    if light:
+        shutil.copy(__file__, folder / "tiny_flows.py")
+        stages = {name: node(name) for name in STAGES}
+        (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
     (folder / "speed.txt").write_text(str(sleep_s))
     git(folder, "init", "--quiet", "--initial-branch", "main")
     commit(folder, "tiny")
     return folder
+
+
+def merge(values: dict, others: dict) -> None:
+    """Put other values into a nested dictionary."""
+    for key, value in others.items():
+        if isinstance(value, dict):
+            merge(values[key], value)
+        else:
+            values[key] = value
 
 
 def node(name: str) -> dict[str, object]:
