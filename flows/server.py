@@ -93,14 +93,15 @@ def deployed() -> dict[str, str]:
         raise DataError("Expected R1PIPE_REPOSITORY without a password, found one; give it to git's credential helper.")
     if version().endswith("+dirty"):
         logger.warning("Tracked files differ from commit %s; workers run the commit, not these.", commit()[:8])
-    params, data = tags()
+    tag_commit, params, data = tags()
     return {
         "R1PIPE_REPOSITORY": repository,
         "R1PIPE_REMOTE": os.environ.get("R1PIPE_REMOTE", str(home() / "remote")),
         "R1PIPE_COMMIT": commit(),
         "R1PIPE_VERSION": version(),
-        "R1PIPE_PARAMS": params,
-        "R1PIPE_DATA": data,
+        "R1PIPE_TAG_COMMIT": tag_commit,
+        "R1PIPE_TAG_PARAMS": params,
+        "R1PIPE_TAG_DATA": data,
     }
 
 

@@ -26,17 +26,20 @@ def version(root: Path = Path()) -> str:
 
 
 def tags(root: Path = Path()) -> list[str]:
-    """Eight digits each of the parameters and of the data's manifest, `data:none` before stage `collect` has run."""
+    """Eight digits each of commit, parameters and the data's manifest; `data:none` before stage `collect` has run."""
     values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     params = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     data = {out["path"]: out["md5"] for row in read_lock(root, ["collect"]).values() for out in row["outs"]}
-    return [f"params:{params[:8]}", f"data:{data.get(values['paths']['manifest'], 'none')[:8]}"]
+    manifest = data.get(values["paths"]["manifest"], "none")
+    return [f"commit:{commit(root)[:8]}", f"params:{params[:8]}", f"data:{manifest[:8]}"]
 
 
 def tag_run(extra: list[str]) -> None:
     """Put the tags of the working directory on this flow run."""
     with get_client(sync_client=True) as client:
-        kept = [tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(("params:", "data:"))]
+        kept = [
+            tag for tag in client.read_flow_run(flow_run.id).tags if not tag.startswith(("commit:", "params:", "data:"))
+        ]
         client.update_flow_run(flow_run.id, tags=list(dict.fromkeys([*kept, *tags(), *extra])))
 
 

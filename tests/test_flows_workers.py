@@ -244,14 +244,16 @@ def test_an_unreachable_remote_is_tried_again_and_then_said(site, workers, light
 
 
 def test_a_schedule_of_a_minute_runs_twice_by_itself(site, workers, light):
-    known = httpx.get(f"{site.address}/deployments/name/retrain/r1pipe", timeout=60).raise_for_status().json()
+    known = httpx.get(f"{site.address}/deployments/name/reproduce/r1pipe", timeout=60).raise_for_status().json()
     every_minute = [{"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}]
     address = f"{site.address}/deployments/{known['id']}/schedules"
     made = httpx.post(address, json=every_minute, timeout=60).raise_for_status().json()
-    done = lambda: [
-        row for row in site.runs_of("retrain") if row["auto_scheduled"] and row["state"]["type"] == "COMPLETED"
-    ]  # noqa: E731
-    await_true(lambda: len(done()) >= 2)
+
+    def ran_twice() -> bool:
+        rows = [row for row in site.runs_of("reproduce") if row["auto_scheduled"]]
+        return [row["state"]["type"] for row in rows].count("COMPLETED") >= 2
+
+    await_true(ran_twice)
     httpx.delete(f"{address}/{made[0]['id']}", timeout=60).raise_for_status()
 
 
