@@ -36,7 +36,7 @@ from r1pipe.progress import set_up_logging
 
 logger = logging.getLogger(__name__)
 
-START_S = 180.0
+START_S = 600.0
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]
 
 
