@@ -5,8 +5,9 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.checkout import Source
+from flows.pipeline import Wish, follow, opened
 from flows.promotion import judge, promote, promoted
-from flows.reproduce import CONCURRENT_STAGES, Wish, follow, opened
+from flows.reproduce import CONCURRENT_STAGES
 from r1pipe.params import Gate, Params
 
 

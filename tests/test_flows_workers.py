@@ -209,13 +209,14 @@ def test_a_run_used_both_pools_and_a_second_skips_every_stage_through_the_run_ca
     before = len(site.runs_of("stage"))
     for clone in (site.folder / "cpu-1").glob("clone-*/dvc.lock"):
         clone.unlink()  # the parent's clone has to ask the run cache
-    second = site.await_end(site.begin("reproduce"))
+    second = site.await_end(site.begin("reproduce", experiment="trial"))
     ended = site.stages(second["id"])
     assert {ended[stage] for stage in declared} == {"Skipped"}
     assert len(site.runs_of("stage")) == before
     assert second["deployment_version"] == git(site.repository, "rev-parse", "HEAD")
-    assert {tag.split(":")[0] for tag in second["tags"]} >= {"params", "data"}
+    assert {tag.split(":")[0] for tag in second["tags"]} >= {"commit", "params", "data"}
     assert "data:none" not in second["tags"]
+    assert git(site.repository, "for-each-ref", "refs/exps").endswith("/trial")
 
 
 def test_a_failed_stage_says_its_own_sentence_and_the_next_run_continues_from_it(site, workers, light):
