@@ -8,7 +8,6 @@ exchange data: on several machines, addresses that all of them reach. R1PIPE_WEB
 """
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import typer
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
@@ -32,9 +32,6 @@ from flows.checkout import home
 from flows.version import commit, tags, version
 from r1pipe.errors import DataError, GateError
 from r1pipe.params import Flows, Params
-from r1pipe.progress import set_up_logging
-
-logger = logging.getLogger(__name__)
 
 START_S = 600.0
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]
@@ -51,10 +48,10 @@ def serve() -> None:
         try:
             _await(address, server)
             subprocess.run([sys.executable, "-m", "flows.server", "deploy"], check=True)
-            logger.info("Everything is deployed: %s", address.removesuffix("/api"))
+            typer.echo(f"Everything is deployed: {address.removesuffix('/api')}")
             server.wait()
         except KeyboardInterrupt:
-            logger.info("Stopping the server.")
+            typer.echo("Stopping the server.")
         finally:
             server.terminate()
 
@@ -92,7 +89,7 @@ def deployed() -> dict[str, str]:
     if urlsplit(repository).password:
         raise DataError("Expected R1PIPE_REPOSITORY without a password, found one; give it to git's credential helper.")
     if version().endswith("+dirty"):
-        logger.warning("Tracked files differ from commit %s; workers run the commit, not these.", commit()[:8])
+        typer.echo(f"Tracked files differ from commit {commit()[:8]}; workers run the commit, not these.", err=True)
     tag_commit, params, data = tags()
     return {
         "R1PIPE_REPOSITORY": repository,
@@ -155,5 +152,4 @@ def _make(client: SyncPrefectClient, automation: AutomationCore) -> None:
 
 
 if __name__ == "__main__":
-    set_up_logging()
     deploy() if sys.argv[1:] == ["deploy"] else serve()

@@ -17,6 +17,7 @@ from flows.checkout import Source, check_out, held, own_clone, pull, push, read_
 from flows.commands import dvc, execute
 from flows.dag import choose, read_dag
 from r1pipe.errors import DataError, GateError
+from r1pipe.stages.work import in_progress
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +197,48 @@ def test_an_interrupted_stage_goes_on_in_another_clone(repository, tmp_path, at)
     execute(command, tmp_path / "two", lines.append)
     assert f"sft: going on from step {done}" in lines
     assert not list((tmp_path / "work/sft").glob("*/"))
+
+
+def test_a_stage_that_outlives_its_worker_is_waited_for(tmp_path, at):
+    at("home")
+    enter = lambda: in_progress("sft", [], []).__enter__()  # noqa: E731
+    with ThreadPoolExecutor() as pool:
+        with in_progress("sft", [], []) as folder:
+            (folder / "checkpoint").touch()
+            second = pool.submit(enter)
+            time.sleep(0.5)
+            assert not second.done()
+        assert second.result(timeout=10) == folder
+    assert list(folder.iterdir()) == []  # the first has finished, and cleared up
+
+
+@pytest.mark.slow
+def test_a_run_here_fails_with_the_stage_s_sentence_and_continues_from_it(tmp_path):
+    folder = write_repository(tmp_path / "repository")
+    environ = {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+
+    def run(*arguments: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "flows.reproduce", *arguments]
+        ended = subprocess.run(
+            command, cwd=folder, env=os.environ | environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        return ended.returncode, ended.stdout
+
+    status, said = run("--start-from", "sft")
+    assert status == 1
+    assert "Expected what sft and later stages read to be up to date, found collect, prepare stale." in said
+    status, said = run("-S", "sft.max_steps=13")
+    assert status == 1
+    assert "To run: collect, prepare, sft, grpo, report." in said
+    assert "\nExpected another number of steps than 13, found 13 in sft.max_steps.\n" in said
+    assert list(read_lock(folder, ALL)) == ["collect", "prepare"]
+    status, said = run("-S", "sft.max_steps=14", "--experiment", "trial")
+    assert (status, "To run: sft, grpo, report." in said) == (0, True), said
+    assert "sft: step 20 of 20" in said
+    assert list(read_lock(folder, ALL)) == ALL
+    assert git(folder, "for-each-ref", "refs/exps").endswith("/trial")
+    status, said = run("--force", "report")
+    assert (status, "To run: report." in said) == (0, True), said
 
 
 def test_the_flows_of_this_repository_are_deployed():

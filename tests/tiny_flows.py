@@ -49,13 +49,14 @@ FEW = {
 
 def write_repository(folder: Path, *, sleep_s: float = 0.0, light: bool = True) -> Path:
     """A copy of the working tree, committed; with these stages, or with the real ones on few rooms and steps."""
+    folder.mkdir(exist_ok=True)
     tracked = git(ROOT, "ls-files", "--cached", "--others", "--exclude-standard").splitlines()
     for name in tracked:
         if (ROOT / name).is_file() and not name.startswith("tests/"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    merge(params, {"flows": {"network_wait_s": 0.5, "lost_after_s": 60.0}} | ({} if light else FEW))
+    merge(params, {"flows": {"network_wait_s": 0.5}} | ({} if light else FEW))
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     if light:
         shutil.copy(__file__, folder / "tiny_flows.py")
