@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,9 +11,9 @@ from contextlib import chdir
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_flows import ROOT, commit, git, write_repository
 
-from flows import checkout
 from flows.checkout import Source, check_out, held, own_clone, pull, push, read_lock, settle, write_lock
 from flows.commands import dvc, execute
 from flows.dag import choose, read_dag
@@ -241,10 +242,14 @@ def test_a_run_here_fails_with_the_stage_s_sentence_and_continues_from_it(tmp_pa
     assert (status, "To run: report." in said) == (0, True), said
 
 
-def test_the_flows_of_this_repository_are_deployed():
-    import yaml
-
+def test_every_deployment_names_a_flow_and_a_pool_that_the_server_makes():
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
         file, name = deployment["entrypoint"].split(":")
         assert f"def {name}(" in (ROOT / file).read_text()
-    assert checkout.home().is_absolute()
+        assert deployment["work_pool"]["name"] in ("r1pipe-cpu", "r1pipe-gpu")
+
+
+def test_the_job_template_declares_what_it_fills_in():
+    template = json.loads((ROOT / "deploy/kubernetes-job.json").read_text())
+    filled = set(re.findall(r"{{ (\w+) }}", json.dumps(template["job_configuration"])))
+    assert filled == set(template["variables"]["properties"])
