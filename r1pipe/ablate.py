@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from r1pipe.errors import DataError, GateError
-from r1pipe.evaluation.ablations import ABLATIONS, COLUMNS, Ablation, Predictions, Results, Rows, compare
+from r1pipe.evaluation.ablations import ABLATIONS, Ablation, Predictions, Results, Rows, Variant, compare, pooled
 from r1pipe.evaluation.table import cell
 from r1pipe.files import write_json
 from r1pipe.params import Params
@@ -28,15 +28,18 @@ def ablate(name: str, params: Params) -> Results:
 
     Raises:
         DataError: if there is no such ablation.
-        GateError: if a variant's pipeline failed; those before it are kept, and not run again.
+        GateError: if a run of the pipeline failed; those before it are kept, and not run again.
     """
     if name not in ABLATIONS:
         raise DataError(f"Expected an ablation among {', '.join(ABLATIONS)}, found {name!r}.")
     ablation, commit = ABLATIONS[name], _commit()
-    experiments = {variant: _experiment(name, variant, commit) for variant in ablation.variants}
-    for variant, overrides in ablation.variants.items():
-        _run(experiments[variant], [*overrides, *ablation.shared] if overrides else [])
-    found = {variant: _predictions(ablation, experiment, params) for variant, experiment in experiments.items()}
+    experiments = {run: _experiment(name, run, commit) for run in ablation.runs}
+    for run, overrides in ablation.runs.items():
+        _run(experiments[run], [*overrides, *ablation.shared] if overrides else [])
+    found = {
+        variant: pooled([_predictions(ablation, shown, experiments[run], params) for run in shown.runs])
+        for variant, shown in ablation.variants.items()
+    }
     results = compare(ablation, found, resamples=params.evaluate.bootstrap, seed=params.base.seed)
     write_json(params.paths.ablations / f"{name}.json", {"title": ablation.title, "commit": commit, "rows": results})
     return results
@@ -46,9 +49,9 @@ def _commit() -> str:
     return subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()[:10]
 
 
-def _experiment(name: str, variant: str, commit: str) -> str:
+def _experiment(name: str, run: str, commit: str) -> str:
     """A name that git and DVC take, the same for the same code."""
-    return f"{name}-{re.sub('[^a-z0-9]+', '-', variant.lower())}-{commit}"
+    return f"{name}-{re.sub('[^a-z0-9]+', '-', run.lower())}-{commit}"
 
 
 def _run(experiment: str, overrides: Sequence[str]) -> None:
@@ -65,30 +68,30 @@ def _run(experiment: str, overrides: Sequence[str]) -> None:
         raise GateError(f"Expected experiment {experiment} to reach its scores, found exit status {status}.")
 
 
-def _predictions(ablation: Ablation, experiment: str, params: Params) -> Predictions:
+def _predictions(ablation: Ablation, variant: Variant, experiment: str, params: Params) -> Predictions:
     def read(file: str) -> Rows:
         text = dvc.api.read((params.paths.predictions / file).as_posix(), rev=experiment)
         return [json.loads(line) for line in text.splitlines()]
 
-    tasks = {column.task for column in COLUMNS}
+    tasks = {column.task for column in ablation.columns}
     return Predictions(
-        {task: read(f"{ablation.arm}-{task}.jsonl") for task in tasks},
-        {task: read(f"references-{task}.jsonl") for task in tasks},
+        {task: read(f"{variant.arm}-{task}.jsonl") for task in tasks},
+        {task: read(f"references-{task}.jsonl") for task in tasks - {"reward"}},
     )
 
 
 def ablation_table(name: str, results: Results) -> Table:
     """Each variant's numbers; below, how far it is from the last variant with its paired 95 % interval."""
     ablation = ABLATIONS[name]
-    title = f"{ablation.title}, arm {ablation.arm}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
+    title = f"{ablation.title}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")
-    for column in COLUMNS:
+    for column in ablation.columns:
         count = next(iter(results.values()))[column.title]["n"]
         table.add_column(f"{column.title}\nn={count}", justify="right", no_wrap=True)
     for variant, cells in results.items():
         show = cell if variant == list(results)[-1] else _changed
-        table.add_row(variant, *(show(cells[column.title]) for column in COLUMNS))
+        table.add_row(variant, *(show(cells[column.title]) for column in ablation.columns))
     return table
 
 

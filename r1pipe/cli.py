@@ -352,15 +352,15 @@ def compare(
 @app.command()
 @in_a_sentence
 def ablate(
-    name: Annotated[str, typer.Argument(help="modalities, views, view-weights, rewards, think, lora-rank.")],
+    name: Annotated[str, typer.Argument(help="seeds, modalities, views, view-weights, rewards, think, lora-rank.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Say what a part of the model is worth: run the pipeline without it, and compare sample by sample.
 
-    Each variant is a DVC experiment (`dvc exp show` lists them), run one after the other in a folder of its own; a
-    variant that has been run at this commit is not run again. The table stays in `reports/ablations/`.
+    Each run is a DVC experiment (`dvc exp show` lists them), one after the other in a folder of its own; one that
+    has been run at this commit is not run again. The table stays in `reports/ablations/`.
 
-    `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
+    `seeds` leaves nothing out: it pools SFT, more SFT and GRPO over three seeds. `modalities` takes image, depth and points away; `views` chooses views by rules that read no question;
     `view-weights` fixes what the selector learns; `rewards` leaves rewards out; `think` has tasks answer at once;
     `lora-rank` reinforces adapters instead of all weights.
 

@@ -532,6 +532,9 @@ class Grpo(Training):
     adam_epsilon: Positive
     """At the size of the gradients themselves, weights that the rewards say little about hardly move."""
 
+    gain_learning_rate: Positive | None
+    """Of the weights of normalisation layers; null for that of all others. Adapters leave these weights alone."""
+
     eval_steps: Count
     """Steps between two measurements of the reward on held-out prompts."""
 
@@ -551,6 +554,8 @@ class Grpo(Training):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of group_size ({self.group_size})")
         if self.beta > 0 and self.lora is None:
             raise ValueError(f"beta ({self.beta}) above 0 needs lora, found null")
+        if self.gain_learning_rate is not None and self.lora is not None:
+            raise ValueError(f"gain_learning_rate ({self.gain_learning_rate}) needs lora null: adapters train no gains")
         return self
 
 

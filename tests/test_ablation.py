@@ -12,7 +12,7 @@ import yaml
 
 from r1pipe.ablate import ablate, ablation_table
 from r1pipe.errors import DataError, GateError, ParamsError
-from r1pipe.evaluation.ablations import ABLATIONS, Predictions, compare
+from r1pipe.evaluation.ablations import ABLATIONS, Predictions, compare, pooled
 from r1pipe.files import read_json
 from r1pipe.params import Params
 
@@ -57,11 +57,30 @@ def test_a_change_is_paired_with_the_full_model_sample_by_sample():
     assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0 [")
 
 
+def test_seeds_pool_what_each_arm_earned_on_its_own_questions():
+    def run(totals):
+        rows = [{"id": f"q{i}", "format": 1.0, "total": total} for i, total in enumerate(totals)]
+        return Predictions({**said(5), "reward": rows}, REFERENCES)
+
+    found = {
+        arm: pooled([run([base, base]), run([base + 0.25, base + 0.25])])
+        for arm, base in {"sft": 0.25, "control": 0.3, "grpo": 0.5}.items()
+    }
+    assert [row["id"] for row in found["grpo"].rows["reward"]] == ["0/q0", "0/q1", "1/q0", "1/q1"]
+    results = compare(ABLATIONS["seeds"], found, resamples=100, seed=0)
+    rewards = {arm: cells["mean reward"] for arm, cells in results.items()}
+    assert {arm: (cell["value"], cell["n"]) for arm, cell in rewards.items()} == {
+        "sft": (37.5, 4), "control": (pytest.approx(42.5), 4), "grpo": (62.5, 4),
+    }  # fmt: skip
+    assert (rewards["sft"]["change_low"], rewards["sft"]["change_high"]) == (-25, -25)
+    assert results["sft"]["exact match"]["n"] == results["sft"]["CIDEr@0.5"]["n"] == 20
+
+
 @pytest.mark.parametrize(
-    ("ablation", "variant", "overrides"),
-    [(name, variant, overrides) for name, found in ABLATIONS.items() for variant, overrides in found.variants.items()],
+    ("ablation", "run", "overrides"),
+    [(name, run, overrides) for name, found in ABLATIONS.items() for run, overrides in found.runs.items()],
 )
-def test_a_variant_is_valid_parameters_of_its_own(ablation, variant, overrides):
+def test_a_run_is_valid_parameters_of_its_own(ablation, run, overrides):
     given = yaml.safe_load((ROOT / "params.yaml").read_text())
     changed = copy.deepcopy(given)
     for override in overrides:
@@ -71,15 +90,15 @@ def test_a_variant_is_valid_parameters_of_its_own(ablation, variant, overrides):
         assert name in section
         section[name] = yaml.safe_load(value)
     params = Params.model_validate(changed)
-    is_default = variant == list(ABLATIONS[ablation].variants)[-1]
+    is_default = run == list(ABLATIONS[ablation].runs)[-1]
     assert (changed == given) == is_default
-    assert params.model.view_strategy in variant or ablation != "views"
+    assert params.model.view_strategy in run or ablation != "views"
 
 
 def test_rewards_are_left_out_in_every_way():
-    left_out = list(ABLATIONS["rewards"].variants.values())
+    left_out = list(ABLATIONS["rewards"].runs.values())
     assert len(left_out) == len(set(left_out)) == 7
-    assert list(ABLATIONS["rewards"].variants)[3] == "format + perception"
+    assert list(ABLATIONS["rewards"].runs)[3] == "format + perception"
     assert left_out[3] == ("grpo.reward_weights.semantic=0.0",)
 
 
@@ -91,7 +110,7 @@ def test_fixed_weights_that_do_not_add_up_are_refused(tmp_path):
 
 
 def test_an_unknown_ablation_names_those_there_are():
-    with pytest.raises(DataError, match=r"Expected an ablation among modalities.*, found 'colours'"):
+    with pytest.raises(DataError, match=r"Expected an ablation among seeds, modalities.*, found 'colours'"):
         ablate("colours", Params.load(ROOT / "params.yaml"))
 
 

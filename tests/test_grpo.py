@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ from datasets import Dataset
 from tiny_language import ROOT, params, publish_language, run_grpo, run_sft
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback, TrainerState
+from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
 from trl import GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration
 from r1pipe.models.r1.modeling import R1Model
 from r1pipe.params import Lora
 from r1pipe.response import parse
+from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import DeadRewardAlarm
-from r1pipe.training.language.grpo import grpo_settings
+from r1pipe.training.language.grpo import gains_apart, grpo_settings
 
 LORA = Lora(r=2, alpha=4, dropout=0.0, last_blocks=1)
 ANSWERS = ("left", "right")
@@ -43,8 +46,8 @@ def two_answers() -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
 class Watch(TrainerCallback):
     """Before each update: the gradient that TRL arrived at, and the one that theory gives for what was sampled."""
 
-    def __init__(self, model: Qwen2ForCausalLM, group_size: int) -> None:
-        self.model, self.group_size = model, group_size
+    def __init__(self, model: Qwen2ForCausalLM, group_size: int, temperature: float) -> None:
+        self.model, self.group_size, self.temperature = model, group_size, temperature
         self.sampled: list[str] = []
         self.found: list[torch.Tensor] = []
         self.expected: list[torch.Tensor] = []
@@ -58,9 +61,9 @@ class Watch(TrainerCallback):
         baseline_N = reward_N.view(-1, self.group_size).mean(dim=1).repeat_interleave(self.group_size)
         advantage_N = (reward_N - baseline_N) / (reward_N.std() + 1e-4)
         hidden_D = torch.ones(2) / (1 + self.model.config.rms_norm_eps) ** 0.5
-        chance_A = (self.model.lm_head.weight.detach() @ hidden_D).softmax(dim=0)
+        chance_A = (self.model.lm_head.weight.detach() @ hidden_D / self.temperature).softmax(dim=0)
         said_NA = torch.eye(2)[[ANSWERS.index(text) for text in self.sampled]]
-        score_NA = said_NA - chance_A  # the gradient of log chance by the two logits
+        score_NA = (said_NA - chance_A) / self.temperature  # the gradient of log chance by the two logits
         ascent_A = (advantage_N[:, None] * score_NA).mean(dim=0)
         self.expected.append(-torch.outer(ascent_A, hidden_D))
         self.found.append(self.model.lm_head.weight.grad.clone())
@@ -72,7 +75,7 @@ def test_the_update_is_the_advantage_weighted_score_and_the_rewarded_answer_wins
     grpo = params().grpo.model_copy(
         update={"max_steps": 40, "batch_size": 64, "group_size": 8, "max_completion_length": 1, "learning_rate": 0.1}
     )
-    watch = Watch(model, grpo.group_size)
+    watch = Watch(model, grpo.group_size, grpo.temperature)
     settings = grpo_settings(grpo, [1.0], tmp_path, seed=0)
     prompts = Dataset.from_list([{"prompt": "left"}] * 64)
     trainer = GRPOTrainer(
@@ -83,6 +86,14 @@ def test_the_update_is_the_advantage_weighted_score_and_the_rewarded_answer_wins
     assert len(watch.found) == 40 and watch.found[0].abs().max() > 0.1
     torch.testing.assert_close(torch.stack(watch.found), torch.stack(watch.expected), atol=1e-5, rtol=0)
     assert chance() > 0.95
+
+
+def test_gains_have_a_learning_rate_of_their_own_and_every_weight_has_one():
+    model, _ = two_answers()
+    rest, gains = gains_apart(model, params().grpo).param_groups
+    assert (rest["lr"], gains["lr"]) == (params().grpo.learning_rate, params().grpo.gain_learning_rate)
+    assert {id(w) for w in gains["params"]} == {id(m.weight) for m in model.modules() if isinstance(m, Qwen2RMSNorm)}
+    assert sorted(map(id, [*rest["params"], *gains["params"]])) == sorted(map(id, model.parameters()))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -104,7 +115,7 @@ def tune(folder: Path, language: Path | None = None) -> str:
 def rewarded(tmp_path_factory):
     """The folder of a short GRPO with a reference: its logs, and its start in `start/sft`."""
     folder = tmp_path_factory.mktemp("rewarded")
-    run_grpo(folder, tune(folder / "start"), max_steps=5, beta=0.02, lora=LORA)
+    run_grpo(folder, tune(folder / "start"), max_steps=5, beta=0.02, lora=LORA, gain_learning_rate=None)
     return folder
 
 
@@ -139,7 +150,8 @@ def test_rollouts_in_tiny_read_each_token_once_and_stop_where_the_answers_end(re
 def test_rollouts_in_paper_do_so_in_its_classes_and_beside_gradient_checkpointing(tmp_path, monkeypatch):
     publish_language(tmp_path / "published", tied=False)
     start = tune(tmp_path / "start", tmp_path / "published")
-    paper = {"lora": LORA, "beta": 0.02, "bf16": True, "gradient_checkpointing": True, "device_batch_size": 8}
+    adapted = {"lora": LORA, "beta": 0.02, "gain_learning_rate": None}
+    paper = {**adapted, "bf16": True, "gradient_checkpointing": True, "device_batch_size": 8}
     check_rollouts(tmp_path, start, Passes(monkeypatch), **paper)
 
 
@@ -163,6 +175,24 @@ def test_what_the_model_said_is_kept_with_every_reward(rewarded):
             assert set(row["rewards"]) == {"format", "perception", "semantic"}
             assert (row["rewards"]["perception"] is None) == (task == "qa")
             assert row["rewards"]["format"] == float(parse(row["completion"], think=True) is not None)
+
+
+def test_groups_that_agree_are_counted_group_by_group_whatever_scales_the_rewards(tmp_path):
+    prompt = [
+        {"role": "user", "content": [{"type": "image", "image": "room|which?"}, {"type": "text", "text": "which?"}]}
+    ]
+    logs = {
+        "prompt": [prompt] * 8,
+        "completion": [[{"role": "assistant", "content": "red"}]] * 8,
+        "advantages": [0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0],
+        "rewards": {"format_reward": [1.0] * 8},
+    }
+    table = Completions(SimpleNamespace(_logs=logs), 4, parts=tmp_path, table=tmp_path / "table.jsonl")
+    state = TrainerState(is_world_process_zero=True, global_step=5, log_history=[{"frac_reward_zero_std": 0.0}])
+    table.on_log(None, state, None, {"loss": 0.1})
+    assert state.log_history[-1]["frac_reward_zero_std"] == 0.5
+    table.on_log(None, state, None, {"eval_loss": 0.1})
+    assert [path.name for path in tmp_path.iterdir()] == ["00000005.jsonl"]
 
 
 def test_every_number_that_tells_a_dying_run_is_plotted(rewarded):

@@ -1,6 +1,7 @@
 """dvc.yaml, params.yaml, conf/, the stages, their code and the flow say the same thing."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from packaging.version import Version
 
 from r1pipe.errors import ParamsError
 from r1pipe.params import Params
+from r1pipe.training.language.sft import continuation
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -141,7 +143,13 @@ def test_a_stage_runs_its_own_module_and_names_its_worker(stage):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_params_it_reads(stage):
-    assert sections_read(stage) - {"paths"} <= set(STAGES[stage]["params"])
+    assert sections_read(stage) - {"paths"} <= {key.split(".")[0] for key in STAGES[stage]["params"]}
+
+
+def test_the_control_is_as_old_as_what_it_reads_of_grpo_and_no_older():
+    tree = ast.parse(inspect.getsource(continuation))
+    read = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "grpo"}
+    assert {f"grpo.{name}" for name in read} == {key for key in STAGES["control"]["params"] if key.startswith("grpo")}
 
 
 @pytest.mark.parametrize("stage", STAGES)

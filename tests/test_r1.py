@@ -197,6 +197,7 @@ def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, 
             "max_completion_length": 8,
             "lora": adapters,
             "beta": 0.02 if lora else 0.0,
+            "gain_learning_rate": None if lora else 0.03,
         }
     )
     tuned = R1ForConditionalGeneration.from_pretrained(tmp_path / "sft")

@@ -144,13 +144,20 @@ def test_two_processes_reward_the_prompts_that_one_rewards(tmp_path):
     assert set(found[1].values()) == {4}
 
 
+ADAPTED = {
+    "beta": 0.02,
+    "lora": {"r": 2, "alpha": 4, "dropout": 0.1, "last_blocks": 1},
+    "gain_learning_rate": None,
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "others"),
     [
         pytest.param("sft", {}, id="sft"),
         pytest.param("grpo", {}, id="grpo"),
-        pytest.param("grpo", {"beta": 0.02, "lora": {"r": 2, "alpha": 4, "dropout": 0.1, "last_blocks": 1}}, id="lora"),
+        pytest.param("grpo", ADAPTED, id="lora"),
     ],
 )
 @pytest.mark.parametrize("seed", range(2))

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from r1pipe.evaluation.looking import TUNED, look_row
-from r1pipe.evaluation.sampled import RewardRules, reward_means, rewarded_questions, sampled_rewards
-from r1pipe.evaluation.scoring import measure
+from r1pipe.evaluation.sampled import RewardRules, rewarded_questions, sampled_rewards
+from r1pipe.evaluation.scoring import measure, reward_means
 from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean

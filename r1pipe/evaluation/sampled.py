@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from r1pipe.evaluation.tasks import Features, Questions, Row
-from r1pipe.metrics.intervals import Measure, mean
 from r1pipe.models.r1.answering import Answerer, Request
 from r1pipe.params import Evaluate, RewardWeights, Think
 from r1pipe.rewards.check import Reward
@@ -78,10 +77,3 @@ def sampled_rewards(
 
 def _number(value: float) -> float | None:
     return None if np.isnan(value) else round(float(value), 6)
-
-
-def reward_means(rows: Sequence[Row]) -> dict[str, Measure]:
-    """The mean of each reward and of their total, times 100, over the questions to which it applies."""
-    names = [name for name in rows[0] if name != "id"]
-    values_N = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
-    return {name: mean(np.nan_to_num(value_N), ~np.isnan(value_N)) for name, value_N in values_N.items()}

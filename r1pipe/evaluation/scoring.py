@@ -152,3 +152,10 @@ def _object_captions(predictions: Rows, references: Rows, rules: ObjectProtocol,
         return {}
     texts = [[rules.reference(text) for text in row.captions] for row in wanted]
     return ngrams([rules.prediction(row.caption) for row in given], texts, jar=jar)
+
+
+def reward_means(rows: Sequence[Mapping[str, Any]]) -> Measures:
+    """The mean of each reward and of their total, times 100, over the questions to which it applies."""
+    names = [name for name in rows[0] if name != "id"]
+    values_N = {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+    return {name: mean(np.nan_to_num(value_N), ~np.isnan(value_N)) for name, value_N in values_N.items()}

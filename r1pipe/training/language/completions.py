@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import GRPOTrainer
 
@@ -34,8 +35,11 @@ class Completions(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        """Keep the first groups of the step's batch; held-out prompts are left out."""
-        if state.is_world_process_zero and "loss" in (logs or {}):
+        """Keep the first groups of the step's batch, and the share of all that agree; held-out prompts are left out."""
+        if "loss" not in (logs or {}):
+            return
+        state.log_history[-1]["frac_reward_zero_std"] = self._agreeing()
+        if state.is_world_process_zero:
             rows = islice(self._rows(state.global_step), NUM_GROUPS * self.group_size)
             write_jsonl(self.parts / f"{state.global_step:08d}.jsonl", rows)
 
@@ -44,6 +48,11 @@ class Completions(TrainerCallback):
         if state.is_world_process_zero:
             parts = sorted(self.parts.glob("[0-9]*.jsonl"))
             write_jsonl(self.table, (row for part in parts for row in read_jsonl(part)))
+
+    def _agreeing(self) -> float:
+        """The share of groups that teach nothing; TRL's number of this name is about the batch where that sets the scale."""
+        advantages_GK = np.array(self.trainer._logs["advantages"]).reshape(-1, self.group_size)
+        return float(np.isclose(advantages_GK, 0.0).all(axis=1).mean())
 
     def _rows(self, step: int) -> Iterator[dict[str, Any]]:
         logs: Any = self.trainer._logs

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
@@ -58,11 +60,12 @@ def optimise(
         eval_dataset=held_out,
         processing_class=processor,
         peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
+        optimizers=(None if grpo.gain_learning_rate is None else gains_apart(model, grpo), None),
     )
     watching = [
+        Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
         Courses(logs, model),
         DeadRewardAlarm(grpo.zero_std_alarm_steps),
-        Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
     ]
     memories = [reward for reward in rewards.values() if isinstance(reward, SemanticReward)]
     train(trainer, work, callbacks=watching, memories=memories)
@@ -100,3 +103,19 @@ def grpo_settings(grpo: Grpo, weights: Sequence[float], work: Path, *, seed: int
         reward_weights=list(weights),
         logging_steps=5,
     )
+
+
+def gains_apart(model: torch.nn.Module, grpo: Grpo) -> torch.optim.AdamW:
+    """An optimizer that moves the normalisation layers at `gain_learning_rate`, and all else at `learning_rate`.
+
+    Every token of every completion pulls at the few gains, so what they are pulled to stands out of the noise that
+    keeps the learning rate of all other weights low.
+    """
+    named = list(model.named_parameters())
+    gains = [weights for name, weights in named if "norm" in name]
+    rest = [weights for name, weights in named if "norm" not in name]
+    groups: list[dict[str, Any]] = [
+        {"params": rest, "lr": grpo.learning_rate, "eps": grpo.adam_epsilon},
+        {"params": gains, "lr": grpo.gain_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, grpo.adam_beta2), weight_decay=0.0)
