@@ -61,19 +61,31 @@ class Site(NamedTuple):
         options = ["--type", "process", "--pool", pool, "--name", name]
         return self.start(str(BIN / "prefect"), "worker", "start", *options, cwd=clones, R1PIPE_CHECKOUTS=str(clones))
 
+    def ask(self, method: str, path: str, given: Any = None) -> Any:
+        """What the server answers; one that is busy or restarts is asked again."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                answer = httpx.request(method, f"{self.address}/{path}", json=given, timeout=60)
+            except httpx.TransportError:
+                assert time.monotonic() < deadline
+            else:
+                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    return answer.raise_for_status().json() if answer.content else None
+            time.sleep(1.0)
+
     def begin(self, flow: str, **parameters: Any) -> str:
         """Start a flow's run; its id."""
-        known = httpx.get(f"{self.address}/deployments/name/{flow}/r1pipe", timeout=60).raise_for_status().json()
+        known = self.ask("GET", f"deployments/name/{flow}/r1pipe")
         given = {"parameters": known["parameters"] | parameters, "state": {"type": "SCHEDULED"}}
-        made = httpx.post(f"{self.address}/deployments/{known['id']}/create_flow_run", json=given, timeout=60)
-        return str(made.raise_for_status().json()["id"])
+        return str(self.ask("POST", f"deployments/{known['id']}/create_flow_run", given)["id"])
 
     def await_end(self, run: str) -> dict[str, Any]:
         """The run, once it has ended."""
         found: dict[str, Any] = {}
 
         def ended() -> bool:
-            found.update(httpx.get(f"{self.address}/flow_runs/{run}", timeout=60).raise_for_status().json())
+            found.update(self.ask("GET", f"flow_runs/{run}"))
             return found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
         await_true(ended)
@@ -82,12 +94,11 @@ class Site(NamedTuple):
     def stages(self, run: str) -> dict[str, str]:
         """How each stage's task ended."""
         wanted = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
-        rows = httpx.post(f"{self.address}/task_runs/filter", json=wanted, timeout=60).raise_for_status().json()
-        return {row["name"]: row["state"]["name"] for row in rows}
+        return {row["name"]: row["state"]["name"] for row in self.ask("POST", "task_runs/filter", wanted)}
 
     def runs_of(self, flow: str) -> list[dict[str, Any]]:
         wanted = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
-        return list(httpx.post(f"{self.address}/flow_runs/filter", json=wanted, timeout=60).raise_for_status().json())
+        return list(self.ask("POST", "flow_runs/filter", wanted))
 
 
 def await_true(condition: Any) -> None:
@@ -245,17 +256,17 @@ def test_an_unreachable_remote_is_tried_again_and_then_said(site, workers, light
 
 
 def test_a_schedule_of_a_minute_runs_twice_by_itself(site, workers, light):
-    known = httpx.get(f"{site.address}/deployments/name/reproduce/r1pipe", timeout=60).raise_for_status().json()
-    every_minute = [{"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}]
-    address = f"{site.address}/deployments/{known['id']}/schedules"
-    made = httpx.post(address, json=every_minute, timeout=60).raise_for_status().json()
+    known = site.ask("GET", "deployments/name/reproduce/r1pipe")
+    schedules = f"deployments/{known['id']}/schedules"
+    every_minute = {"schedule": {"cron": "* * * * *", "timezone": "UTC"}, "active": True}
+    made = site.ask("POST", schedules, [every_minute])
 
     def ran_twice() -> bool:
         rows = [row for row in site.runs_of("reproduce") if row["auto_scheduled"]]
         return [row["state"]["type"] for row in rows].count("COMPLETED") >= 2
 
     await_true(ran_twice)
-    httpx.delete(f"{address}/{made[0]['id']}", timeout=60).raise_for_status()
+    site.ask("DELETE", f"{schedules}/{made[0]['id']}")
 
 
 def stop(server: "subprocess.Popen[bytes]") -> None:
