@@ -7,7 +7,10 @@ export DVC_NO_ANALYTICS := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 export GOMP_SPINCOUNT := 1000
 
-.PHONY: help run test test-slow check lock params hooks
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: help run test test-slow check lock params hooks server worker deploy
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +35,17 @@ lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
 
 params: $(STAMP) ## compose params.yaml from conf/
 	$(BIN)/python -m tools.compose
+
+server worker deploy: export PREFECT_API_URL ?= http://127.0.0.1:4200/api
+
+server: $(STAMP) ## a Prefect server on SQLite with every flow deployed, http://127.0.0.1:4200
+	@$(BIN)/python -m flows.server
+
+worker: $(STAMP) ## run the stages of one pool: make worker POOL=r1pipe-cpu (or r1pipe-gpu)
+	@$(BIN)/prefect worker start --type process --pool $(or $(POOL),$(error name a pool: make worker POOL=r1pipe-cpu))
+
+deploy: $(STAMP) ## deploy this commit to the server that runs
+	@$(BIN)/python -m flows.server deploy
 
 hooks: $(STAMP) ## install the pre-commit hooks
 	$(BIN)/pre-commit install

@@ -176,7 +176,7 @@ def is_docstring_only(path):
 
 
 def test_the_flow_follows_the_dag():
-    from flows.pipeline import read_dag
+    from flows.dag import read_dag
 
     order = list(read_dag(ROOT))
     assert set(order) == set(STAGES)

@@ -1,37 +1,66 @@
-"""Work in progress: what an interrupted stage finds again, outside the outputs that DVC deletes before a run."""
+"""Work in progress: what an interrupted stage finds again, outside the outputs that DVC deletes before a run.
 
+`R1PIPE_WORK` names a folder that several clones share, on one machine or on several: a stage that was interrupted in one
+goes on in another. It has to lie where `flock` works (NFS from version 4 on).
+"""
+
+import fcntl
 import hashlib
 import json
+import logging
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from r1pipe.files import sha256
 from r1pipe.params import Section
 from r1pipe.stages.launch import is_first
 
-ROOT = Path(".work")
+logger = logging.getLogger(__name__)
+
+SHARED = "R1PIPE_WORK"
+"""The environment variable that names a shared folder."""
 
 
 @contextmanager
 def in_progress(stage: str, sections: Sequence[Section], inputs: Sequence[Path]) -> Iterator[Path]:
     """A folder that the same stage finds again on the same inputs and parameters; it goes when the stage has finished.
 
-    The processes of a stage share it; the first clears up.
+    The processes of a stage share it; the first clears up. Where somebody else is at the same work, it waits.
     """
-    parent = ROOT / stage
+    shared = os.environ.get(SHARED)
+    parent = Path(shared or ".work") / stage
     folder = parent / _fingerprint(sections, inputs)
     folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    if is_first():
-        shutil.rmtree(parent)
+    if not is_first():
+        yield folder
+        return
+    with _alone(parent / f"{folder.name}.lock"):
+        folder.mkdir(parents=True, exist_ok=True)  # whoever was waited for has cleared up
+        yield folder
+        # What another clone has begun with other parameters in a shared folder is its own.
+        shutil.rmtree(folder if shared else parent)
 
 
 def _fingerprint(sections: Sequence[Section], inputs: Sequence[Path]) -> str:
-    """Parameters, and name, size and time of every input file: cheap, and a touched file at worst costs a restart."""
+    """Parameters, and name and contents of every input file: the same in every clone."""
     files = sorted(
         file for path in inputs for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()
     )
-    listing = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    listing = [(str(file), sha256(file)) for file in files]
     values = [section.model_dump(mode="json") for section in sections]
     return hashlib.sha256(json.dumps([values, listing]).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock: a stage that outlives its worker must not meet the one that takes its work up."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning("Another process is at this work and holds %s; waiting until it ends.", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
