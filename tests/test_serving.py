@@ -12,7 +12,7 @@ from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import iou
 from r1pipe.serving import api, guards
 from r1pipe.serving.answer import Answer, Ask
-from r1pipe.serving.bundle import LINEAGE, find, unpack
+from r1pipe.serving.bundle import LINEAGE, Bundle, find, unpack
 from r1pipe.serving.served import MAX_UPLOADS
 from tests.tiny_serving import QUESTIONS, SCENE, scene, served_model
 
@@ -203,6 +203,12 @@ def test_the_packaged_model_is_found_unpacked_and_within_a_bento(tmp_path):
     assert find(bundle.root) == bundle
     with pytest.raises(MissingError, match="make run"):
         find(tmp_path / "models")
+
+
+def test_a_package_of_another_version_is_to_be_made_anew(tmp_path):
+    (tmp_path / "params.yaml").write_text("base: {seed: 0, threads: 1}\n")
+    with pytest.raises(DataError, match=r"`dvc repro package` packages it anew\. .*grpo: field required"):
+        Bundle(tmp_path).parameters()
 
 
 def test_an_archive_that_leads_outside_is_refused(tmp_path):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1pipe.errors import DataError, MissingError
+from r1pipe.errors import DataError, MissingError, ParamsError
 from r1pipe.files import read_json, sha256, whole
+from r1pipe.params import Params
 
 LINEAGE = "lineage.json"
 SOURCES = "src"
@@ -71,6 +72,19 @@ class Bundle:
         """
         lineage: dict[str, Any] = read_json(self.root / LINEAGE)
         return lineage
+
+    def parameters(self) -> Params:
+        """Those of the run that made the model.
+
+        Raises:
+            DataError: if they are not what this version of the code reads.
+        """
+        try:
+            return Params.load(self.params)
+        except ParamsError as error:
+            raise DataError(
+                f"Expected a model that this version of r1pipe packaged; `dvc repro package` packages it anew. {error}"
+            ) from None
 
 
 def find(home: Path, *, archive: Path = Path("models/bento.tar"), work: Path = Path(".work/serve")) -> Bundle:

@@ -91,8 +91,9 @@ class ServedModel:
 
         Raises:
             MissingError: if a file of the bundle is not there.
+            DataError: if another version of r1pipe packaged it.
         """
-        lineage, params = bundle.lineage(), Params.load(bundle.params)
+        lineage, params = bundle.lineage(), bundle.parameters()
         return cls(
             Answerer.load(bundle.model, features=bundle.features, backbones=bundle.backbones),
             Settings.of(params),
