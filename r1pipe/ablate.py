@@ -128,4 +128,4 @@ def ablation_table(name: str, results: Results) -> Table:
 
 
 def _changed(found: Mapping[str, Any]) -> str:
-    return f"{found['value']:.1f}\n{found['change']:+.1f} [{found['change_low']:+.1f},{found['change_high']:+.1f}]"
+    return f"{found['value']:.1f}\n{found['change']:+.1f}\n[{found['change_low']:+.1f},{found['change_high']:+.1f}]"

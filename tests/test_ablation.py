@@ -54,7 +54,7 @@ def test_a_change_is_paired_with_the_full_model_sample_by_sample():
     assert (same["change"], same["change_low"], same["change_high"]) == (0, 0, 0)
     lines = ablation_table("modalities", results)
     assert [column.header for column in lines.columns][1] == "exact match\nn=10"
-    assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0 [")
+    assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0\n[")
 
 
 def test_seeds_pool_what_each_arm_earned_on_its_own_questions():
