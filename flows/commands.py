@@ -25,6 +25,7 @@ HINTS = (
     "To enable auto staging",
     "dvc config core.autostage",
     "Use `dvc push`",
+    "Having any troubles?",
 )
 """What DVC says to a person at a terminal."""
 

@@ -98,7 +98,11 @@ def test_lines_are_heard_as_they_come(tmp_path):
             "Expected 3 rooms, found 2.",
             id="the stage's, not DVC's",
         ),
-        pytest.param(["ERROR: no remote"], "no remote", id="DVC's own"),
+        pytest.param(
+            ["ERROR: unexpected error - no remote", "", "Having any troubles? Hit us up at https://dvc.org/support"],
+            "unexpected error - no remote",
+            id="DVC's own",
+        ),
         pytest.param([], "to end with status 3, found 3|found 3", id="none"),
     ],
 )
