@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT := 1000
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help run test test-slow check lock params hooks server worker deploy
+.PHONY: help run test test-slow check experiments lock params hooks server worker deploy
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+experiments: $(STAMP) ## dvc exp show without its columns of hashes: it fits 120 columns
+	@$(BIN)/dvc exp show --only-changed --no-pager --drop '.*(/|LICENSE|lock|yaml|profiles|r1pipe)'
 
 lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/python -m tools.lock
