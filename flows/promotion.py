@@ -6,7 +6,6 @@ The tags are those that GTO reads, and DVC with it: `r1@v3` names a version of t
 """
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ ARTIFACT = "r1"
 """Its name in dvc.yaml; the model is the arm `grpo`."""
 
 STAGE = "production"
+VERSION_TAG, STAGE_TAG = f"{ARTIFACT}@v{{}}.0.0", f"{ARTIFACT}#{STAGE}#{{}}"
 AUTHOR = ("-c", "user.name=r1pipe nightly", "-c", "user.email=nightly@r1pipe.invalid")
 
 
@@ -34,8 +34,8 @@ class Verdict(NamedTuple):
 
 def promoted() -> str | None:
     """The newest `production` tag of this repository; None before the first."""
-    numbers = _numbers(rf"{ARTIFACT}#{STAGE}#(\d+)")
-    return f"{ARTIFACT}#{STAGE}#{max(numbers)}" if numbers else None
+    number = _last(STAGE_TAG)
+    return STAGE_TAG.format(number) if number else None
 
 
 def judge(gate: Gate, params: Params, serving: str | None) -> Verdict:
@@ -80,11 +80,7 @@ def promote(repository: str | None, sentence: str) -> str:
     Returns:
         the version's tag.
     """
-    number = max([0, *_numbers(rf"{ARTIFACT}@v(\d+)\.0\.0")]) + 1
-    tags = (
-        f"{ARTIFACT}@v{number}.0.0",
-        f"{ARTIFACT}#{STAGE}#{max([0, *_numbers(rf'{ARTIFACT}#{STAGE}#([0-9]+)')]) + 1}",
-    )
+    tags = [tag.format(_last(tag) + 1) for tag in (VERSION_TAG, STAGE_TAG)]
     results = _commit_results(sentence)
     for tag in tags:
         git(*AUTHOR, "tag", "--annotate", "--message", sentence, tag, results)
@@ -103,6 +99,8 @@ def _commit_results(message: str) -> str:
     return git(*AUTHOR, "commit-tree", tree, "-p", "HEAD", "-m", message)
 
 
-def _numbers(pattern: str) -> Sequence[int]:
+def _last(form: str) -> int:
+    """The greatest number among the tags of this form; 0 where there are none."""
+    pattern = re.escape(form).replace(re.escape("{}"), r"(\d+)")
     found = (re.fullmatch(pattern, tag) for tag in git("tag", "--list", f"{ARTIFACT}*").splitlines())
-    return [int(match[1]) for match in found if match]
+    return max((int(match[1]) for match in found if match), default=0)

@@ -51,6 +51,12 @@ class Box(NamedTuple):
         return (self.cx + self.dx / 2, self.cy + self.dy / 2, self.cz + self.dz / 2)
 
     @property
+    def corners(self) -> NDArray[np.float64]:
+        """`(8, 3)`, metres; `EDGES` are pairs of them."""
+        corners_83: NDArray[np.float64] = np.array(self.centre) + _SIGNS * np.array(self.size) / 2
+        return corners_83
+
+    @property
     def volume(self) -> float:
         """Cubic metres."""
         return self.dx * self.dy * self.dz
@@ -168,6 +174,8 @@ _SIGNS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
 """The corners of a box of size 2, `(8, 3)`."""
 _FACES = ((0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5))
 """Indices into `_SIGNS`, each face's corners in order around it."""
+EDGES = tuple((a, b) for a, b in combinations(range(8), 2) if (_SIGNS[a] != _SIGNS[b]).sum() == 1)
+"""Pairs of a box's corners that differ in one coordinate."""
 _Point = tuple[float, float, float]
 
 

@@ -4,7 +4,7 @@ No value has a default here: what a run used stands in `params.yaml`, where `dvc
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -698,6 +698,10 @@ class Params(Section):
                     f"{stage}.batch_size ({batch_size}) must be a multiple of processes times device_batch_size ({at_once})"
                 )
         return self
+
+    def values(self) -> dict[str, Any]:
+        """What a run is made from, as JSON has it; where things lie on a machine is no part of that."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"paths"})
 
     @classmethod
     def load(cls, path: Path = Path("params.yaml")) -> Self:

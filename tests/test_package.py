@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tiny_serving import SCENE, write_room
 
 from r1pipe.errors import MissingError
 from r1pipe.files import sha256, write_json, write_jsonl, write_text
@@ -23,7 +24,6 @@ from r1pipe.serving.bundle import Bundle, unpack
 from r1pipe.serving.card import card, headlines
 from r1pipe.serving.lineage import stages
 from r1pipe.serving.package import content_hash, package, write_archive
-from tests.tiny_serving import SCENE, write_room
 
 ROOT = Path(__file__).parents[1]
 EM = {"value": 61.25, "low": 50.0, "high": 70.0, "n": 40}

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 from PIL import Image
 from playwright.sync_api import expect, sync_playwright
+from tiny_serving import QUESTIONS, SCENE, scene, served_model
 
 from r1pipe.geometry import Box
 from r1pipe.params import Task
@@ -21,7 +22,6 @@ from r1pipe.scenes.graph import ahead
 from r1pipe.serving import api, figures, handlers, markup, page
 from r1pipe.serving.examples import examples
 from r1pipe.serving.figures import COLOURS
-from tests.tiny_serving import QUESTIONS, SCENE, scene, served_model
 
 PATIENCE_MS = 120_000
 """A loaded machine is slow; nothing waits longer than it must."""

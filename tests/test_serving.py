@@ -7,14 +7,15 @@ import tarfile
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from scan_files import cloud, npz
+from tiny_serving import QUESTIONS, SCENE, client_of, scene, served_model
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import iou
 from r1pipe.serving import api, guards
 from r1pipe.serving.answer import Answer, Ask
 from r1pipe.serving.bundle import LINEAGE, Bundle, find, unpack
-from r1pipe.serving.served import MAX_UPLOADS
-from tests.tiny_serving import QUESTIONS, SCENE, scene, served_model
+from r1pipe.serving.rooms import MAX_UPLOADS
 
 ASK = {"scene_id": SCENE, "question": QUESTIONS[0]}
 
@@ -26,20 +27,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(served):
-    app = api.create_app()
-    api.attach(app, served)
-    return TestClient(app)
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def cloud(num_points=2000):
-    room = scene(num_points=num_points)
-    return npz(xyz=room.xyz, rgb=room.rgb)
+    return client_of(served)
 
 
 def ply(header="", body=b""):

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from prometheus_client import REGISTRY
 from scan_files import cloud
 from schemathesis import GenerationMode
-from tiny_serving import COMPLETION, QUESTIONS, SCENE, FixedAnswerer, served_model
+from tiny_serving import COMPLETION, QUESTIONS, SCENE, FixedAnswerer, client_of, served_model
 
 from examples.client import Client
 from r1pipe.errors import ParamsError
@@ -36,12 +36,6 @@ class HeldAnswerer(FixedAnswerer):
         super().answer(requests, **options)
 
 
-def client_of(served, **options):
-    app = api.create_app(**options)
-    api.attach(app, served)
-    return TestClient(app, raise_server_exceptions=False)
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     return served_model(tmp_path_factory.mktemp("bundle"))
@@ -49,7 +43,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(served):
-    return client_of(served)
+    return client_of(served, raise_server_exceptions=False)
 
 
 def events(response):
@@ -93,7 +87,7 @@ def held(tmp_path):
     """A client of a server that is busy, and takes one more question and no other."""
     HeldAnswerer.busy.clear(), HeldAnswerer.go_on.clear()
     served = served_model(tmp_path, HeldAnswerer, max_waiting=1, max_batch_size=1, timeout_s=0.3)
-    yield client_of(served), served
+    yield client_of(served, raise_server_exceptions=False), served
     HeldAnswerer.go_on.set()
     served.close()
 
@@ -187,7 +181,7 @@ def basic(password):
     ],
 )  # fmt: skip
 def test_who_asks_must_know_the_token(served, header, status):
-    client = client_of(served, token=TOKEN)
+    client = client_of(served, token=TOKEN, raise_server_exceptions=False)
     headers = {} if header is None else {"authorization": header}
     assert client.get("/scenes", headers=headers).status_code == status
     response = client.post("/answer", json=ASK, headers=headers)

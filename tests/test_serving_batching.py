@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from tiny_serving import QUESTIONS, ROOT, SCENE, served_model
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.models.r1.answering import Answerer
@@ -10,7 +11,6 @@ from r1pipe.models.r1.hearing import Completion
 from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Params
 from r1pipe.serving.batching import Batcher, BusyError
-from tests.tiny_serving import QUESTIONS, ROOT, SCENE, served_model
 
 LIMIT = 12
 

@@ -9,13 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 from scan_files import SCANS, archive, bomb, box, cloud, locked, npz, ply
-from tiny_serving import QUESTIONS, scene, served_model
+from tiny_serving import QUESTIONS, client_of, scene, served_model
 
 from r1pipe.errors import DataError
 from r1pipe.scenes.thin import thin
-from r1pipe.serving import api, rooms, scans
+from r1pipe.serving import rooms, scans
 from r1pipe.serving.batching import BusyError
 from r1pipe.serving.rooms import MAX_TAKING_IN
 
@@ -33,9 +32,7 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(served):
-    app = api.create_app()
-    api.attach(app, served)
-    return TestClient(app)
+    return client_of(served)
 
 
 def upload(client, name, content):

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from fastapi.testclient import TestClient
 
 from r1pipe.models.encoders.texts import TextTable
 from r1pipe.models.features import SceneFeatures
@@ -14,6 +16,7 @@ from r1pipe.models.r1.language import train_tokenizer
 from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params import Params
 from r1pipe.scenes.scene import NO_INSTANCE, Scene
+from r1pipe.serving import api
 from r1pipe.serving.served import ServedModel, Settings
 from r1pipe.training.language.setup import build_model
 from r1pipe.views.views import Views, render_scene
@@ -72,6 +75,13 @@ def write_room(root: Path, params: Params) -> SceneFeatures:
     embeddings = rng.standard_normal((len(QUESTIONS), 10)).astype(np.float32)
     TextTable(QUESTIONS, embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)).save(root / "data/features")
     return features
+
+
+def client_of(served: ServedModel, *, raise_server_exceptions: bool = True, **options: Any) -> TestClient:
+    """A client of the API over a served model; `options` are those of the application."""
+    app = api.create_app(**options)
+    api.attach(app, served)
+    return TestClient(app, raise_server_exceptions=raise_server_exceptions)
 
 
 def served_model(root: Path, kind: type[Answerer] = FixedAnswerer, **limits: float) -> ServedModel:

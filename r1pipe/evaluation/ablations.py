@@ -2,33 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, Self, TypedDict
+from typing import Any, NamedTuple, Self, TypedDict
 
 from r1pipe.evaluation.scoring import measure, reward_means
-from r1pipe.evaluation.tasks import EvaluatedTask
+from r1pipe.evaluation.table import ACC_25, CIDER_50, EXACT_MATCH, REWARD, Column
 from r1pipe.metrics.intervals import differences, intervals
 from r1pipe.metrics.ngrams import Measures
 
 Rows = Sequence[Mapping[str, Any]]
-
-
-class Column(NamedTuple):
-    """A number that an ablation reports."""
-
-    title: str
-    task: EvaluatedTask | Literal["reward"]
-    metric: str
-
-
-COLUMNS = (
-    Column("exact match", "qa", "em"),
-    Column("Acc@0.25", "grounding", "acc_25"),
-    Column("CIDEr@0.5", "captioning", "cider_50"),
-)
-"""One number a task."""
-
-REWARD = Column("mean reward", "reward", "total")
-"""Comparable only where every variant has the same weights of the rewards."""
 
 
 class Variant(NamedTuple):
@@ -51,7 +32,8 @@ class Ablation(NamedTuple):
     variants: Mapping[str, Variant]
     """The others are compared with the last one."""
 
-    columns: Sequence[Column] = COLUMNS
+    columns: Sequence[Column] = (EXACT_MATCH, ACC_25, CIDER_50)
+    """One number a task; mean reward only where every variant has the same weights of the rewards."""
 
     @classmethod
     def of(cls, title: str, arm: str, runs: Mapping[str, Sequence[str]]) -> Self:
@@ -80,7 +62,7 @@ ABLATIONS = {
         title=f"SFT, more SFT and GRPO over {len(SEEDS)} seeds, all their samples pooled",
         runs=SEEDS,
         variants={arm: Variant(arm, tuple(SEEDS)) for arm in ("sft", "control", "grpo")},
-        columns=(REWARD, *COLUMNS),
+        columns=(REWARD, EXACT_MATCH, ACC_25, CIDER_50),
     ),
     "modalities": Ablation.of(
         title="What the model sees (the shape of the paper's Table 10)",

@@ -4,14 +4,14 @@ Shape suffixes: P points.
 """
 
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from r1pipe.geometry import Box, FloatArray
+from r1pipe.geometry import EDGES, Box, FloatArray
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.cameras import Cameras, look_at
 from r1pipe.views.renderer import NOTHING, render
@@ -49,9 +49,6 @@ _DISTANCE = 2.0
 """Of the camera from the room's centre, in diagonals of the room: near enough for depth, far enough for little distortion."""
 
 _FILL = 0.9
-_UNIT_83 = np.array(list(product((-0.5, 0.5), repeat=3)))
-_EDGES = [(a, b) for a, b in combinations(range(8), 2) if (_UNIT_83[a] != _UNIT_83[b]).sum() == 1]
-"""Pairs of a box's corners that differ in one coordinate."""
 
 
 def draw_room(scene: Scene, targets: Sequence[Box], predicted: Sequence[Box]) -> NDArray[np.uint8]:
@@ -95,8 +92,8 @@ class _Corner:
 
     def _edges(self, box: Box) -> list[list[tuple[float, float]]]:
         """The edges that lie in front of the camera, in pixels."""
-        uv_82 = self._camera.project(np.array(box[:3]) + _UNIT_83 * np.array(box[3:]))[0][0]
-        return [[tuple(uv_82[a]), tuple(uv_82[b])] for a, b in _EDGES if np.isfinite(uv_82[[a, b]]).all()]
+        uv_82 = self._camera.project(box.corners)[0][0]
+        return [[tuple(uv_82[a]), tuple(uv_82[b])] for a, b in EDGES if np.isfinite(uv_82[[a, b]]).all()]
 
 
 def _camera(xyz_P3: FloatArray, centre: FloatArray, extent: FloatArray, side: NDArray[np.int_]) -> Cameras:

@@ -3,8 +3,6 @@
 Shape suffixes: V views, H rows, W columns.
 """
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from r1pipe.errors import DataError
 from r1pipe.files import whole
 from r1pipe.views.choice import ViewChoice
+from r1pipe.views.pictures import jpeg_uri
 
 MARGIN, GAP, FRAME, LINE = 24, 16, 6, 20
 """Pixels: around the sheet, between tiles, of a frame's width, from one line of text to the next."""
@@ -112,9 +111,7 @@ def picture_uri(rgb_HW3: NDArray[np.uint8], *, size: int = 96) -> str:
     """A view as a JPEG that stands in a page itself, at most `size` pixels wide and high."""
     picture = Image.fromarray(rgb_HW3)
     picture.thumbnail((size, size))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return jpeg_uri(picture, quality=80)
 
 
 def _describe(draw: ImageDraw.ImageDraw, choice: ViewChoice, spot: Place) -> None:

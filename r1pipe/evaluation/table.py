@@ -1,10 +1,12 @@
 """The results as a table for the terminal, and what they prove in one sentence."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+
+from r1pipe.evaluation.tasks import EvaluatedTask
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 
@@ -13,26 +15,24 @@ class Column(NamedTuple):
     """A headline number."""
 
     title: str
-    task: str
+    task: EvaluatedTask | Literal["reward"]
     metric: str
 
 
-COLUMNS = (
-    Column("exact match", "qa", "em"),
-    Column("Acc@0.25", "grounding", "acc_25"),
-    Column("Acc@0.5", "grounding", "acc_50"),
-    Column("CIDEr@0.5", "captioning", "cider_50"),
-    Column("mean reward", "reward", "total"),
-)
+EXACT_MATCH = Column("exact match", "qa", "em")
+ACC_25, ACC_50 = Column("Acc@0.25", "grounding", "acc_25"), Column("Acc@0.5", "grounding", "acc_50")
+CIDER_50 = Column("CIDEr@0.5", "captioning", "cider_50")
+REWARD = Column("mean reward", "reward", "total")
+COLUMNS = (EXACT_MATCH, ACC_25, ACC_50, CIDER_50, REWARD)
 SUMMARY = (
-    ("em", "grpo", "qa", "em"),
-    ("acc_25", "grpo", "grounding", "acc_25"),
-    ("cider_50", "grpo", "captioning", "cider_50"),
-    ("reward", "grpo", "reward", "total"),
-    ("sft_em", "sft", "qa", "em"),
-    ("blind_em", "blind", "qa", "em"),
+    ("em", "grpo", EXACT_MATCH),
+    ("acc_25", "grpo", ACC_25),
+    ("cider_50", "grpo", CIDER_50),
+    ("reward", "grpo", REWARD),
+    ("sft_em", "sft", EXACT_MATCH),
+    ("blind_em", "blind", EXACT_MATCH),
 )
-"""Name, arm, task and metric of what tells experiments apart: short and few, so that DVC's table has room for parameters."""
+"""Name, arm and number of what tells experiments apart: short and few, so that DVC's table has room for parameters."""
 
 SEEING = ("sft", "grpo")
 """The arms that must beat the blind one."""
@@ -65,9 +65,9 @@ def cell(found: Mapping[str, Any]) -> str:
 def summary(metrics: Metrics) -> dict[str, float]:
     """The numbers of `SUMMARY` that were measured, to one decimal."""
     return {
-        name: round(float(metrics[arm][task][metric]["value"]), 1)
-        for name, arm, task, metric in SUMMARY
-        if metric in metrics[arm].get(task, {})
+        name: round(_value(metrics, arm, column), 1)
+        for name, arm, column in SUMMARY
+        if column.metric in metrics[arm].get(column.task, {})
     }
 
 

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from r1pipe.datasets.sample import Pose
+from r1pipe.errors import DataError
+from r1pipe.files import Complaints, explain
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params import Task
@@ -16,6 +18,11 @@ Turn = Annotated[str, Field(max_length=2000)]
 SceneId = Annotated[str, Field(max_length=100)]
 EXAMPLE: dict[str, JsonValue] = {"scene_id": "room0504_00", "question": "what color is the chair?", "task": "qa"}
 _FARTHEST_M = 1000.0
+
+
+def complaint(error: Complaints) -> str:
+    """What is said of fields that are no question."""
+    return f"Expected a question: {explain(error)}."
 
 
 class Ask(BaseModel):
@@ -54,6 +61,18 @@ class Ask(BaseModel):
         if pose is not None and not any(pose.rotation):
             raise ValueError("expected a quaternion, which is never all zero")
         return pose
+
+    @classmethod
+    def read(cls, fields: Any) -> Self:
+        """What was sent as a question.
+
+        Raises:
+            DataError: if it is none.
+        """
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise DataError(complaint(error)) from None
 
     @property
     def kind(self) -> Task:

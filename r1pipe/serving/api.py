@@ -14,17 +14,15 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
-from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 
 from r1pipe.errors import DataError, MissingError, ParamsError
-from r1pipe.files import explain
 from r1pipe.params import Task
 from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
-from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow
+from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow, complaint
 from r1pipe.serving.batching import BusyError
 from r1pipe.serving.events import STREAM, streamed
 from r1pipe.serving.served import LateError, ServedModel
@@ -115,7 +113,7 @@ def _refusal(status: int) -> Callable[[Request, Exception], Awaitable[JSONRespon
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    return JSONResponse({"detail": f"Expected a question: {explain(error)}."}, 422)
+    return JSONResponse({"detail": complaint(error)}, 422)
 
 
 async def _failed(_: Request, error: Exception) -> JSONResponse:
@@ -169,11 +167,7 @@ async def _answer(request: Request, served: Served) -> Any:
                 fields = await _form_fields(form, served)
     else:
         fields = _json(await request.body(), "the body")
-    try:
-        ask = Ask.model_validate(fields)
-    except ValidationError as error:
-        raise DataError(f"Expected a question: {explain(error)}.") from None
-    return await _respond(request, ask, served, received=time.perf_counter() - start)
+    return await _respond(request, Ask.read(fields), served, received=time.perf_counter() - start)
 
 
 async def _respond(request: Request, ask: Ask, served: ServedModel, *, received: float = 0.0) -> Answer | Response:

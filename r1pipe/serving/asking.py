@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from r1pipe.errors import DataError, MissingError
-from r1pipe.files import explain
+from r1pipe.errors import MissingError
 from r1pipe.params import Params
 from r1pipe.serving.answer import Answer, Ask
 from r1pipe.serving.scans import FORMATS, is_scan, read_scan
@@ -66,10 +64,7 @@ def _attend(
     params: Params, scene: str, question: str, *, task: str, model: Path | None, scannet: Path | None
 ) -> tuple[ServedModel, Ask]:
     """The model that knows the room, and the question about it."""
-    try:
-        ask = Ask.model_validate({"scene_id": scene, "question": question.strip(), "task": task})
-    except ValidationError as error:
-        raise DataError(f"Expected a question: {explain(error)}.") from None
+    ask = Ask.read({"scene_id": scene, "question": question.strip(), "task": task})
     scan = find_scan(scene, params.paths.features, scannet or params.paths.scannet)
     served = load(params, model or params.paths.grpo)
     if scan is not None:

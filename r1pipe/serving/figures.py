@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from r1pipe.datasets.sample import Pose
-from r1pipe.geometry import Box
+from r1pipe.geometry import EDGES, Box
 from r1pipe.scenes.graph import ahead
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.cameras import Cameras
@@ -40,8 +40,6 @@ COLOURS: dict[str, str] = {
 
 INK = "#1c1f24"
 _WIDTHS: dict[Role, int] = {"answer": 8, "named": 5, "detected": 2}
-_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
-_EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b) in (1, 2, 4)]
 _RAYS = [(0, 1), (0, 2), (0, 3), (0, 4), (1, 2), (2, 3), (3, 4), (4, 1)]
 
 
@@ -95,11 +93,6 @@ def _shown(scene: Scene) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     return scene.xyz[keep].round(3), scene.rgb[keep]
 
 
-def _corners(box: Box) -> NDArray[np.float64]:
-    corners: NDArray[np.float64] = np.array(box.centre) + _CORNERS * np.array(box.size)
-    return corners
-
-
 def _segments(vertices: NDArray[np.float64], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     """Edges between vertices as one line, broken after each."""
     gap = np.full(3, np.nan)
@@ -113,14 +106,14 @@ def _lines(points: NDArray[np.float64], name: str, colour: str, width: int) -> g
 
 def _edges(mark: Mark) -> go.Scatter3d:
     """The twelve edges of a box."""
-    return _lines(_segments(_corners(mark.box), _EDGES), mark.name, COLOURS[mark.role], _WIDTHS[mark.role])
+    return _lines(_segments(mark.box.corners, EDGES), mark.name, COLOURS[mark.role], _WIDTHS[mark.role])
 
 
 def _labels(marks: Sequence[Mark]) -> list[go.Scatter3d]:
     """The boxes' names above them, where there are any."""
     if not marks:
         return []
-    tops = np.array([_corners(mark.box).max(axis=0) for mark in marks])
+    tops = np.array([mark.box.corners.max(axis=0) for mark in marks])
     middles = np.array([mark.box.centre for mark in marks])
     return [
         go.Scatter3d(
@@ -164,10 +157,10 @@ def photographs(scene: Scene, cameras: Cameras, marks: Sequence[Mark] = (), *, r
     seen.rgb[seen.index == NOTHING] = EMPTY
     pictures = [Image.fromarray(rgb_HW3) for rgb_HW3 in seen.rgb]
     for mark in marks:
-        uv_V82, depth_V8 = cameras.project(_corners(mark.box))
+        uv_V82, depth_V8 = cameras.project(mark.box.corners)
         for picture, uv_82, depth_8 in zip(pictures, uv_V82, depth_V8, strict=True):
             draw = ImageDraw.Draw(picture)
-            for a, b in _EDGES:
+            for a, b in EDGES:
                 if min(depth_8[a], depth_8[b]) > cameras.near.min():
                     draw.line([*uv_82[a], *uv_82[b]], COLOURS[mark.role], 2)
     return pictures

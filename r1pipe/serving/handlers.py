@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import gradio as gr
-import numpy as np
 import plotly.graph_objects as go
 from fastapi import HTTPException
-from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from r1pipe.datasets.sample import Pose
-from r1pipe.errors import DataError, R1Error
-from r1pipe.files import explain
+from r1pipe.errors import R1Error
 from r1pipe.params import Task
 from r1pipe.serving import figures, markup
 from r1pipe.serving.answer import Answer, Ask, ViewScore
 from r1pipe.serving.examples import examples
 from r1pipe.serving.figures import Mark
 from r1pipe.serving.markup import Turn
-from r1pipe.serving.served import Room, ServedModel
+from r1pipe.serving.rooms import SPLAT, Room
+from r1pipe.serving.served import ServedModel
 
 LABELS: dict[Task, str] = {
     "qa": "Answer a question",
@@ -37,9 +34,6 @@ LABELS: dict[Task, str] = {
 
 LARGE, SMALL = (400, 300), (200, 150)
 """Pixels of a view on the page, chosen and not."""
-
-SPLAT = 100
-"""Half-widths of a point in a picture's width."""
 
 Attached = Callable[[], ServedModel]
 Updates = tuple[Any, ...]
@@ -126,16 +120,16 @@ class Handlers:
         with _toast():
             served = self._attached()
             room, features = served.room(scene_id), served.features(scene_id)
-        marks = _marks(shown.answer, markup.names(features)) if shown.answer else []
+        called = markup.names(features)
+        marks = _marks(shown.answer, called) if shown.answer else []
         if every:
             named = {mark.box for mark in marks}
-            called = markup.names(features)
             marks += [Mark(called[key], box, "detected") for key, box in features.boxes().items() if box not in named]
         chosen = [view.view for view in shown.answer.views if view.chosen] if shown.answer else []
         return figures.room(
             room.scene,
             marks,
-            views=room.views.cameras.take(_rows(chosen)) if chosen else None,
+            views=room.cameras(chosen) if chosen else None,
             pose=Stand(*stand).pose() if task == "situated" else None,
         )
 
@@ -188,10 +182,7 @@ def _question(scene_id: str | None, task: Task, question: str, turns: Sequence[T
         fields["pose"] = stand.pose()
     if task == "dialogue":
         fields["history"] = [text for turn in turns for text in turn]
-    try:
-        return Ask.model_validate(fields)
-    except ValidationError as error:
-        raise DataError(f"Expected a question: {explain(error)}.") from None
+    return Ask.read(fields)
 
 
 def _marks(answer: Answer, called: dict[str, str]) -> list[Mark]:
@@ -207,16 +198,12 @@ def _views(answer: Answer, room: Room, called: dict[str, str]) -> tuple[str, str
     marks = _marks(answer, called)
 
     def cards(some: list[ViewScore], size: tuple[int, int], title: str = "") -> str:
-        cameras = room.views.cameras.take(_rows([view.view for view in some])).fitted(size)
+        cameras = room.cameras([view.view for view in some]).fitted(size)
         pictures = figures.photographs(room.scene, cameras, marks, radius=size[0] // SPLAT)
         return markup.views(some, pictures, answer.views, title)
 
     chosen, others = ([view for view in ranked if view.chosen is kept] for kept in (True, False))
     return cards(chosen, LARGE, "Views that the model looked at"), cards(others, SMALL)
-
-
-def _rows(numbers: list[int]) -> NDArray[np.intp]:
-    return np.array(numbers, dtype=np.intp)
 
 
 def _sentence(error: R1Error | HTTPException) -> str:

@@ -43,8 +43,7 @@ def lineage(params: Params, *, home: Path, version: str, scene_ids: Sequence[str
         "stages": stages(home / "dvc.lock", but=paths.bento),
         "metrics": read_json(paths.metrics / "evaluate.json"),
         "provenance": read_json(paths.metrics / "provenance.json"),
-        # Where things lay on the machine that made them is not what they were made from.
-        "params": params.model_dump(mode="json", by_alias=True, exclude={"paths"}),
+        "params": params.values(),
     }
 
 
@@ -92,8 +91,8 @@ def stages(lock: Path, *, but: Path) -> dict[str, dict[str, str]]:
     if not lock.is_file():
         return {}
     locked = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
-    hashes = {
+    found = {
         stage: {row["path"]: row["md5"] for kind in ("deps", "outs") for row in entry.get(kind, []) if "md5" in row}
         for stage, entry in sorted(locked.items())
     }
-    return {stage: rows for stage, rows in hashes.items() if str(but) not in rows}
+    return {stage: rows for stage, rows in found.items() if str(but) not in rows}

@@ -3,8 +3,6 @@
 Every text goes through a template that escapes it.
 """
 
-import base64
-import io
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.response import TAGS, identifier
 from r1pipe.serving.answer import Answer, ViewScore
 from r1pipe.serving.figures import Mark
+from r1pipe.views.pictures import jpeg_uri
 
 SCORES = (("text-3D", "text3d"), ("image-3D", "image3d"), ("CLIP", "clip"), ("utility", "utility"))
 """What the page calls a view's scores, and what an answer does; the last is the one that chooses."""
@@ -134,7 +133,7 @@ def views(shown: Sequence[ViewScore], pictures: Sequence[Image], among: Sequence
     cards = [
         {
             "view": view.view,
-            "picture": _data_uri(picture),
+            "picture": jpeg_uri(picture, quality=85),
             "width": picture.width,
             "height": picture.height,
             "position": _metres([row[3] for row in view.camera[:3]]),
@@ -149,12 +148,6 @@ def _score(label: str, name: str, view: ViewScore, among: Sequence[ViewScore]) -
     values = [getattr(other, name) for other in among]
     value, low, high = getattr(view, name), min(values), max(values)
     return {"name": label, "value": value, "share": (value - low) / (high - low) if high > low else 1.0}
-
-
-def _data_uri(picture: Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def objects(features: SceneFeatures) -> str:

@@ -18,6 +18,7 @@ from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry
 from r1pipe.serving.batching import BusyError
 from r1pipe.serving.scans import ScanFile, decode_scan
+from r1pipe.views.cameras import Cameras
 from r1pipe.views.renderer import render
 from r1pipe.views.views import Views, render_scene
 
@@ -66,9 +67,13 @@ class Room(NamedTuple):
     scene: Scene
     views: Views
 
+    def cameras(self, numbers: Sequence[int]) -> Cameras:
+        """Those of the views of these numbers."""
+        return self.views.cameras.take(np.array(numbers, dtype=np.intp))
+
     def photographs(self, numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """`(V, H, W, 3)`: views of these numbers again, larger than the encoders saw them; `size` is (W, H), pixels."""
-        cameras = self.views.cameras.take(np.array(numbers, dtype=np.intp)).fitted(size)
+        cameras = self.cameras(numbers).fitted(size)
         return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT), fill_holes=True).rgb
 
 

@@ -21,11 +21,9 @@ from r1pipe.serving import telemetry
 from r1pipe.serving.answer import Answer, Ask, Mention, SceneRow, ViewScore
 from r1pipe.serving.batching import Batcher, Said
 from r1pipe.serving.bundle import Bundle
-from r1pipe.serving.rooms import MAX_UPLOADS, Room, Rooms, SceneEncoder
+from r1pipe.serving.rooms import Room, Rooms, SceneEncoder
 from r1pipe.serving.scans import open_scan
 from r1pipe.views.choice import ViewChoice
-
-__all__ = ["MAX_UPLOADS", "LateError", "Room", "ServedModel", "Settings", "load_encoders"]
 
 CANARY = "what is in the room?"
 

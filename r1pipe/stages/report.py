@@ -49,10 +49,8 @@ def main(params: Params) -> None:
 
 
 def _lineage(params: Params) -> dict[str, Any]:
-    # Where things lie on this machine is not what a run is made from.
-    values = params.model_dump(mode="json", by_alias=True, exclude={"paths"})
     hashed = {"manifest of the raw files": params.paths.manifest}
-    return lineage(values, hashed, last_commit(Path.cwd()), changed_files(Path.cwd()))
+    return lineage(params.values(), hashed, last_commit(Path.cwd()), changed_files(Path.cwd()))
 
 
 def _galleries(params: Params) -> list[Gallery]:
