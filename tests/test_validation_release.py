@@ -38,12 +38,18 @@ def world(tmp_path_factory):
         patch.chdir(folder)
         world = World(folder)
         world.drafts[2] = world.drafts[2].model_copy(update={"cot": "lamp"})
-        world.drafts[0] = world.drafts[0].model_copy(update={"teacher": "gemini", "prompt": "v1"})
+        world.drafts[0] = world.drafts[0].model_copy(update={"teacher": "gemini/gemini-2.5-pro", "prompt": "v1"})
         world.drafts[5:6] = []
         asyncio.run(pay(world.params.synthesize.gemini))
         refused = world.samples[5]
         world.rejects = [
-            Rejection(id=refused.id, scene_id=refused.scene_id, teacher="gemini", reason="blocked", detail="SAFETY")
+            Rejection(
+                id=refused.id,
+                scene_id=refused.scene_id,
+                teacher="gemini/gemini-2.5-pro",
+                reason="blocked",
+                detail="SAFETY",
+            )
         ]
         world.validate()
     return world
@@ -83,7 +89,7 @@ def test_the_card_says_what_is_in_it_and_where_it_comes_from(world):
     for line in [
         "| train | 4 |",
         "| qa | 2 | 1 |",
-        "| gemini | v1 | 1 |",
+        "| gemini/gemini-2.5-pro | v1 | 1 |",
         "By the ledger, gemini-2.5-pro answered 2 requests of 2010 prompt and 300 output tokens for $0.02, those",
         "| sqa3d | scannet | 1 | CC BY 4.0, on scans under the ScanNet terms of use |",
         "| `consistency` | 0.8 |",

@@ -162,7 +162,7 @@ def _write(params: Params, found: Material, figures: Sequence[Figure], costs: st
 
 def _bill(params: Params, drafts: Sequence[Draft]) -> Bill | None:
     """What the ledger says was paid; None where no teacher is a paid service."""
-    if all(draft.teacher != "gemini" for draft in drafts):
+    if not any(draft.teacher.startswith("gemini/") for draft in drafts):
         return None
     with Peek(params.synthesize.gemini.ledger) as ledger:
         return ledger.bill(params.synthesize.gemini.model)
