@@ -108,8 +108,9 @@ def check_out(root: Path, source: Source, overrides: Sequence[str], hear: Hear) 
     """
     if not (root / ".git").exists():
         execute(["git", "init", "--quiet"], root, hear)
-    branches = "+refs/heads/*:refs/remotes/origin/*"
-    execute(["git", "fetch", "--quiet", "--force", "--tags", source.repository, branches], root, hear)
+    # A tag that the repository does not have goes: it may be a promotion that was taken back.
+    refs = ["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]
+    execute(["git", "fetch", "--quiet", "--prune", source.repository, *refs], root, hear)
     execute(["git", "checkout", "--quiet", "--force", "--detach", _resolved(root, source.commit)], root, hear)
     compose(root, overrides, hear)
     settings = f"[core]\n    remote = bus\n[cache]\n    dir = {home() / 'cache'}\n"

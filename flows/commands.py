@@ -1,20 +1,21 @@
 """Commands whose lines are heard as they come, which end in time, and whose failure is their own sentence."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event, Timer
 
 from r1pipe.errors import GateError
 from r1pipe.stages.runner import environment
 
-GRACE_S = 30.0
-"""Between SIGTERM, after which a training keeps where it is, and SIGKILL."""
+GRACE_S = 25.0
+"""Between SIGTERM, after which a training keeps where it is, and SIGKILL; Prefect gives a run that it cancels 30."""
 
 FRAMES = ("ERROR: failed to reproduce", "Running stage", "> python ", "Updating lock file")
 """What DVC says around a stage; the sentence that says why it failed is the stage's."""
@@ -26,8 +27,12 @@ HINTS = (
     "dvc config core.autostage",
     "Use `dvc push`",
     "Having any troubles?",
+    "fatal: Could not read from remote repository.",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+    "hint: ",
 )
-"""What DVC says to a person at a terminal."""
+"""What DVC and git say to a person at a terminal, behind what was wrong."""
 
 _running: set[subprocess.Popen[str]] = set()
 
@@ -101,13 +106,38 @@ def stop_all() -> None:
         _stop(process)
 
 
+def descendants(process: int) -> list[int]:
+    """All that a process has started, directly or not, in its group or out of it."""
+    tree = [process]
+    for member in tree:
+        for children in Path(f"/proc/{member}/task").glob("*/children"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                tree += map(int, children.read_text().split())
+    return tree[1:]
+
+
 def _stop(process: subprocess.Popen[str]) -> None:
-    """End the whole group, first asked, then made to; DVC itself is gone at once, the stage may still be saving."""
+    """End the whole group, first asked, then made to; DVC itself is gone at once, the stage may still be saving.
+
+    The processes that `accelerate launch` starts are in sessions of their own: found while their parents live.
+    """
+    started = list(_opened(descendants(process.pid)))
     _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_S
     while _signal(process, 0) and time.monotonic() < deadline:
         time.sleep(0.1)
     _signal(process, signal.SIGKILL)
+    for each in started:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(each, signal.SIGKILL)
+        os.close(each)
+
+
+def _opened(processes: Iterable[int]) -> Iterator[int]:
+    """Descriptors, which name a process even when its number has gone to another."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            yield os.pidfd_open(process)
 
 
 def _signal(process: subprocess.Popen[str], number: int) -> bool:

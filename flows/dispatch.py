@@ -9,10 +9,11 @@ from uuid import UUID
 
 import httpx
 from prefect import get_run_logger
-from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import run_deployment
 from prefect.runtime import flow_run
+from prefect.states import Cancelling
 
 from flows.checkout import read_lock, settle
 from flows.dag import Node
@@ -22,6 +23,9 @@ from r1pipe.errors import GateError
 POLL_S = 2.0
 
 _settling = ThreadLock()
+
+_started: set[UUID] = set()
+"""Runs of stages that are being awaited."""
 
 
 def taken(stage: str, node: Node) -> bool:
@@ -45,8 +49,7 @@ def run_on_worker(stage: str, node: Node, parameters: Mapping[str, Any]) -> None
         started = run_deployment(
             f"stage/{node.worker}", parameters=given, flow_run_name=stage, timeout=0, idempotency_key=key
         )
-        with get_client(sync_client=True) as client:
-            ended = _awaited(client, cast(FlowRun, started).id)  # not to be awaited, outside of async code
+        ended = _awaited(cast(FlowRun, started).id)  # not to be awaited, outside of async code
         if ended.is_completed():
             return
         if not ended.is_crashed():
@@ -54,13 +57,23 @@ def run_on_worker(stage: str, node: Node, parameters: Mapping[str, Any]) -> None
     raise GateError(f"Expected a worker that ends stage {stage}, found {SETTINGS.takeovers + 1} lost.")
 
 
-def _awaited(client: SyncPrefectClient, run: UUID) -> State[Any]:
+def _awaited(run: UUID) -> State[Any]:
     """How it ended; one client throughout, because a new one does not wait for a server that restarts."""
-    while True:
-        state = client.read_flow_run(run).state
-        if state and state.is_final():
+    _started.add(run)
+    try:
+        with get_client(sync_client=True) as client:
+            while not ((state := client.read_flow_run(run).state) and state.is_final()):
+                time.sleep(POLL_S)
             return state
-        time.sleep(POLL_S)
+    finally:
+        _started.discard(run)
+
+
+def cancel_started() -> None:
+    """Cancel what workers are running for a flow that is cancelled itself; Prefect leaves them running."""
+    for run in list(_started):
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run, Cancelling())
 
 
 def _sentence(stage: str, state: State[Any]) -> str:

@@ -15,7 +15,7 @@ from flows.artifacts import show_metrics, show_report
 from flows.checkout import Source, check_out, compose, held, own_clone, read_lock, settle, write_lock
 from flows.commands import dvc, execute, stop_all
 from flows.dag import Dag, Node, choose, read_dag, require
-from flows.dispatch import run_on_worker, server_was_away, taken
+from flows.dispatch import cancel_started, run_on_worker, server_was_away, taken
 from flows.stage import RETRIES, SETTINGS, WAIT_S, bring_up_to_date
 from flows.version import tag_run
 from r1pipe.errors import DataError, GateError
@@ -77,6 +77,7 @@ def follow(wish: Wish, source: Source | None) -> None:
         _run_all({stage: dag[stage] for stage in chosen}, left, wish, source)
     finally:
         stop_all()
+        cancel_started()
         tag_run([])
     _finish(chosen, wish, source)
 

@@ -2,18 +2,21 @@
 
 The tags are those that GTO reads, and DVC with it: `r1@v3` names a version of the artifact `r1` in dvc.yaml, and
 `r1#production#3` says that this version is now at that stage. Each points at a commit with its own dvc.lock, so
-`dvc artifacts get REPOSITORY r1 --stage production` brings the weights.
+`dvc artifacts get REPOSITORY r1 --stage production --remote bus --remote-config url=REMOTE` brings the weights.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import dvc.api
 
+from flows.checkout import Hear
+from flows.commands import execute
 from flows.version import git
-from r1pipe.errors import DataError
+from r1pipe.errors import DataError, GateError
 from r1pipe.evaluation.scorecard import run_compare
 from r1pipe.params import Gate, Params
 
@@ -74,19 +77,31 @@ def _verdict(gate: Gate, serving: str, gap: dict[str, Any]) -> Verdict:
     return Verdict(beats, f"{what}: {found}; the interval lies {rule}, so it is {'' if beats else 'not '}promoted.")
 
 
-def promote(repository: str | None, sentence: str) -> str:
+def promote(repository: str | None, sentence: str, hear: Hear) -> str:
     """Tag the working directory's results as a new version at `production`, here or in a repository.
 
     Returns:
         the version's tag.
+
+    Raises:
+        GateError: if the repository does not take the tags; with git's sentence.
     """
     tags = [tag.format(_last(tag) + 1) for tag in (VERSION_TAG, STAGE_TAG)]
     results = _commit_results(sentence)
     for tag in tags:
         git(*AUTHOR, "tag", "--annotate", "--message", sentence, tag, results)
     if repository is not None:
-        git("push", "--quiet", "--atomic", repository, *tags)
+        _publish(repository, tags, hear)
     return tags[0]
+
+
+def _publish(repository: str, tags: Sequence[str], hear: Hear) -> None:
+    """Push all of them or none; what the repository does not take is no promotion here either."""
+    try:
+        execute(["git", "push", "--quiet", "--atomic", repository, *tags], Path(), hear)
+    except GateError:
+        git("tag", "--delete", *tags)
+        raise
 
 
 def _commit_results(message: str) -> str:

@@ -46,15 +46,19 @@ def reproduce(
 
 
 @flow(name="synthesize-more", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
-def synthesize_more(rooms: int, overrides: tuple[str, ...] = (), source: Source | None = None) -> None:
+def synthesize_more(
+    rooms: int, overrides: tuple[str, ...] = (), experiment: str | None = None, source: Source | None = None
+) -> None:
     """Chains of thought for more rooms, as far as the gate of `validate`; what was asked and paid is not asked again.
 
     Args:
-        rooms: of the train split.
+        rooms: of the train split, those that are there among them.
         overrides: of other parameters; `synthesize.teacher=gemini`, say, or `synthesize.gemini.budget=20`.
+        experiment: as in `reproduce`.
         source: as in `reproduce`.
     """
-    wish = Wish(overrides=(f"collect.rooms.train={rooms}", *overrides), stop_after="validate")
+    more = (f"collect.rooms.train={rooms}", *overrides)
+    wish = Wish(overrides=more, stop_after="validate", experiment=experiment)
     with opened(source, wish.overrides):
         follow(wish, source)
 

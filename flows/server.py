@@ -7,7 +7,6 @@ R1PIPE_REPOSITORY (this checkout) and R1PIPE_REMOTE (a folder in ~/.cache/r1pipe
 exchange data: on several machines, addresses that all of them reach. R1PIPE_WEBHOOK is posted to when a run fails.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -34,6 +33,11 @@ from r1pipe.errors import DataError, GateError
 from r1pipe.params import Flows, Params
 
 START_S = 600.0
+REPORT = """{"text": {{
+    (flow.name ~ " " ~ flow_run.name ~ " " ~ flow_run.state.name ~ ": " ~ flow_run.state.message ~ " " ~ flow_run | ui_url) | tojson
+}}}"""
+"""What a webhook is sent, Slack's form, which others read too; a template of Prefect's."""
+
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]
 
 
@@ -129,16 +133,18 @@ def make_automations(client: SyncPrefectClient, settings: Flows, webhook: str | 
     crash = ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message)
     _make(client, AutomationCore(name="a lost worker's runs count as crashed", trigger=lost, actions=[crash]))
     if webhook:
-        block = Webhook(method="POST", url=webhook).save("r1pipe-failures", overwrite=True)
+        headers = {"Content-Type": "application/json"}
+        block = Webhook(method="POST", url=webhook, headers=headers).save("r1pipe-failures", overwrite=True)
         failed = EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match={"prefect.resource.id": "prefect.flow-run.*"},
+            # A stage that fails fails the flow that started it: one failure is told once.
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": "!stage"},
             posture=Posture.Reactive,
             threshold=1,
             within=timedelta(0),
         )
-        payload = json.dumps({"text": "{{ flow_run.name }} of {{ flow.name }}: {{ flow_run.state.message }}"})
-        call = CallWebhook(block_document_id=block, payload=payload)
+        call = CallWebhook(block_document_id=block, payload=REPORT)
         _make(client, AutomationCore(name="failures are reported", trigger=failed, actions=[call]))
 
 

@@ -4,141 +4,32 @@ Minutes each: every flow run is a process that clones, imports, pulls, runs and 
 code without a server.
 """
 
-import os
-import signal
-import socket
+import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import httpx
 import pytest
 import yaml
-from tiny_flows import git, write_repository
+from tiny_flows import ROOT, git, runs, write_repository
+from tiny_site import Site, await_true, kill_tree, stop
 
 from flows.checkout import read_lock
 from flows.commands import dvc, execute
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_S = 3600.0
-BIN = Path(sys.executable).parent
-
-
-class Site(NamedTuple):
-    """A server, and what its workers share."""
-
-    folder: Path
-    repository: Path
-    environ: dict[str, str]
-
-    @property
-    def address(self) -> str:
-        return self.environ["PREFECT_API_URL"]
-
-    def start(self, *command: str, cwd: Path, **environ: str) -> "subprocess.Popen[bytes]":
-        """A process with its log in the site's folder, in a session of its own."""
-        with (self.folder / f"{'-'.join(command[-1:])}.log").open("ab") as log:
-            return subprocess.Popen(
-                command,
-                cwd=cwd,
-                env=self.environ | environ,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def start_server(self) -> "subprocess.Popen[bytes]":
-        return self.start(sys.executable, "-m", "flows.server", cwd=self.repository)
-
-    def start_worker(self, pool: str, name: str) -> "subprocess.Popen[bytes]":
-        clones = self.folder / name
-        clones.mkdir(exist_ok=True)
-        options = ["--type", "process", "--pool", pool, "--name", name]
-        return self.start(str(BIN / "prefect"), "worker", "start", *options, cwd=clones, R1PIPE_CHECKOUTS=str(clones))
-
-    def ask(self, method: str, path: str, given: Any = None) -> Any:
-        """What the server answers; one that is busy or restarts is asked again."""
-        deadline = time.monotonic() + PATIENCE_S
-        while True:
-            try:
-                answer = httpx.request(method, f"{self.address}/{path}", json=given, timeout=60)
-            except httpx.TransportError:
-                assert time.monotonic() < deadline
-            else:
-                if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                    return answer.raise_for_status().json() if answer.content else None
-            time.sleep(1.0)
-
-    def begin(self, flow: str, **parameters: Any) -> str:
-        """Start a flow's run; its id."""
-        known = self.ask("GET", f"deployments/name/{flow}/r1pipe")
-        given = {"parameters": known["parameters"] | parameters, "state": {"type": "SCHEDULED"}}
-        return str(self.ask("POST", f"deployments/{known['id']}/create_flow_run", given)["id"])
-
-    def await_end(self, run: str) -> dict[str, Any]:
-        """The run, once it has ended."""
-        found: dict[str, Any] = {}
-
-        def ended() -> bool:
-            found.update(self.ask("GET", f"flow_runs/{run}"))
-            return found["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-
-        await_true(ended)
-        return found
-
-    def stages(self, run: str) -> dict[str, str]:
-        """How each stage's task ended."""
-        wanted = {"flow_runs": {"id": {"any_": [run]}}, "limit": 200}
-        return {row["name"]: row["state"]["name"] for row in self.ask("POST", "task_runs/filter", wanted)}
-
-    def runs_of(self, flow: str) -> list[dict[str, Any]]:
-        wanted = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
-        return list(self.ask("POST", "flow_runs/filter", wanted))
-
-
-def await_true(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(1.0)
-
-
-def kill_tree(process: "subprocess.Popen[bytes]") -> None:
-    """What a machine that loses power does: the worker, its runs and their stages are gone at once."""
-    tree = [process.pid]
-    for pid in tree:
-        for task in Path(f"/proc/{pid}/task").glob("*/children"):
-            tree += map(int, task.read_text().split())
-    for pid in tree:
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
-
 
 @pytest.fixture(scope="module", params=["light", "tiny"])
 def site(request, tmp_path_factory) -> Site:
     """`light` has stages of a second, `tiny` the real ones with few rooms and steps."""
     folder = tmp_path_factory.mktemp(request.param)
-    repository = folder / "repository"
-    repository.mkdir()
-    write_repository(repository, sleep_s=0.5, light=request.param == "light")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environ = {
-        "PREFECT_HOME": str(folder / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "R1PIPE_REMOTE": str(folder / "remote"),
-        "R1PIPE_WORK": str(folder / "work"),
-        "PYTHONPATH": str(repository),
-    }
-    return Site(folder, repository, os.environ | environ)
+    real = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"] if request.param == "tiny" else ()
+    write_repository(folder / "repository", sleep_s=0.5, real=real)
+    return Site.at(folder)
 
 
 @pytest.fixture
@@ -149,21 +40,14 @@ def light(site) -> None:
 
 @pytest.fixture(scope="module")
 def servers(site) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    started = [site.start_server()]
-    log = site.folder / "flows.server.log"
-    await_true(lambda: "Everything is deployed" in log.read_text() or started[0].poll() is not None)
-    assert started[0].poll() is None, log.read_text()
-    yield started
-    for server in started:
-        stop(server)
+    with site.served() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def workers(site, servers) -> Iterator[dict[str, "subprocess.Popen[bytes]"]]:
-    started = {kind: site.start_worker(f"r1pipe-{kind}", f"{kind}-1") for kind in ("cpu", "gpu")}
-    yield started
-    for process in started.values():
-        kill_tree(process)
+    with site.staffed() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +96,7 @@ def test_a_worker_killed_in_sft_is_followed_by_another_that_goes_on_to_the_same_
 
 
 def test_a_run_used_both_pools_and_a_second_skips_every_stage_through_the_run_cache(site, workers):
-    first = site.await_end(site.begin("reproduce"))  # nothing to do where the test above has run
+    first = site.run("reproduce")  # nothing to do where the test above has run
     assert first["state"]["type"] == "COMPLETED", first["state"]
     pools = {row["name"]: row["work_pool_name"] for row in site.runs_of("stage")}
     declared = yaml.safe_load((site.repository / "dvc.yaml").read_text())["stages"]
@@ -220,7 +104,7 @@ def test_a_run_used_both_pools_and_a_second_skips_every_stage_through_the_run_ca
     before = len(site.runs_of("stage"))
     for clone in (site.folder / "cpu-1").glob("clone-*/dvc.lock"):
         clone.unlink()  # the parent's clone has to ask the run cache
-    second = site.await_end(site.begin("reproduce", experiment="trial"))
+    second = site.run("reproduce", experiment="trial")
     ended = site.stages(second["id"])
     assert {ended[stage] for stage in declared} == {"Skipped"}
     assert len(site.runs_of("stage")) == before
@@ -231,7 +115,7 @@ def test_a_run_used_both_pools_and_a_second_skips_every_stage_through_the_run_ca
 
 
 def test_a_failed_stage_says_its_own_sentence_and_the_next_run_continues_from_it(site, workers, light):
-    found = site.await_end(site.begin("reproduce", overrides=["sft.max_steps=13"]))
+    found = site.run("reproduce", overrides=["sft.max_steps=13"])
     assert found["state"]["type"] == "FAILED"
     assert "sft: Expected another number of steps than 13, found 13 in sft.max_steps." in found["state"]["message"]
     ended = site.stages(found["id"])
@@ -247,10 +131,23 @@ def test_a_run_outlives_a_restart_of_the_server(site, servers, workers, light):
     assert site.await_end(run)["state"]["type"] == "COMPLETED"
 
 
+def test_a_run_that_is_cancelled_takes_its_stage_with_it(site, workers, light):
+    run = site.begin("reproduce", overrides=["sft.max_steps=15"])
+    log = site.folder / "gpu-2.log" if (site.folder / "gpu-2.log").exists() else site.folder / "gpu-1.log"
+    await_true(lambda: "sft: hangs with" in log.read_text())
+    (process,) = re.findall(r"sft: hangs with (\d+)", log.read_text())
+    assert runs(process)
+    site.ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert site.await_end(run)["state"]["type"] == "CANCELLED"
+    await_true(lambda: not runs(process))
+    stages = [row for row in site.runs_of("stage") if row["parameters"]["overrides"] == ["sft.max_steps=15"]]
+    assert {row["name"]: row["state"]["type"] for row in stages}["sft"] == "CANCELLED"
+
+
 def test_an_unreachable_remote_is_tried_again_and_then_said(site, workers, light):
     (site.folder / "no-folder").touch()
     source = {"repository": str(site.repository), "commit": "main", "remote": str(site.folder / "no-folder/remote")}
-    found = site.await_end(site.begin("reproduce", source=source, overrides=["sft.max_steps=22"]))
+    found = site.run("reproduce", source=source, overrides=["sft.max_steps=22"])
     assert found["state"]["type"] == "FAILED"
     assert "no-folder" in found["state"]["message"]
 
@@ -267,8 +164,3 @@ def test_a_schedule_of_a_minute_runs_twice_by_itself(site, workers, light):
 
     await_true(ran_twice)
     site.ask("DELETE", f"{schedules}/{made[0]['id']}")
-
-
-def stop(server: "subprocess.Popen[bytes]") -> None:
-    server.terminate()
-    server.wait(60)
