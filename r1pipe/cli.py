@@ -307,12 +307,19 @@ def _options(pairs: list[str]) -> dict[str, str]:
 
 
 def _show_protocols(task: Any) -> None:
-    """The protocols of a task, the default first, with their rules and every option's value."""
-    from r1pipe.evaluation.protocols import PROTOCOLS, option_values
+    """The protocols of a task, the default first, with their rules; then what every option means."""
+    from r1pipe.evaluation.protocols import PROTOCOLS, option_values, options_help
 
+    usual: dict[str, str] = {}
     for rules in PROTOCOLS[task]:
+        values = option_values(rules)
+        usual = usual or values
         typer.echo(f"{rules.name}: {rules.rules}")
-        typer.echo("  " + " ".join(f"{name}={value}" for name, value in option_values(rules).items()))
+        changed = [f"{name}={value}" for name, value in values.items() if values is usual or value != usual[name]]
+        typer.echo("  " + " ".join(changed))
+    typer.echo(f"\nEach after {PROTOCOLS[task][0].name} says only where it differs. The options:")
+    for name, meaning in options_help(PROTOCOLS[task][0]).items():
+        typer.echo(f"  {name}: {meaning}")
 
 
 def _score_task(task: str) -> Any:

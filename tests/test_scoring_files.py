@@ -362,6 +362,8 @@ def test_the_command_lists_protocols_with_their_options():
     assert output.index("chat-scene:") < output.index("scan2cap:")
     assert "inclusive=false" in output
     assert "reference.max_words=30" in output
+    assert "\n  silence: scored|left-out. Whether an object that nobody speaks for" in output
+    assert not [line for line in output.splitlines() if line.endswith(": ")]
 
 
 def test_compare_refuses_another_unit_too(tmp_path):

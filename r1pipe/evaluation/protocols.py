@@ -7,9 +7,10 @@ M3DRef-CLIP (`m3drefclip/evaluation/`), Cap3D and PointLLM.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from r1pipe.errors import DataError
 from r1pipe.evaluation.rules import AnswerProtocol, BoxProtocol, CaptionProtocol, ObjectProtocol, Protocol, Text
@@ -191,6 +192,23 @@ def option_values(rules: Protocol) -> dict[str, str]:
         elif name not in ("name", "rules"):
             values[name] = _written(value)
     return values
+
+
+def options_help(rules: Protocol) -> dict[str, str]:
+    """What each option means and takes; those of a text stand once, for `prediction.` and `reference.` alike."""
+    helped: dict[str, str] = {}
+    for name, field in type(rules).model_fields.items():
+        if isinstance(getattr(rules, name), Text):
+            texts = {f"prediction|reference.{inner}": _help(part) for inner, part in Text.model_fields.items()}
+            helped |= texts
+        elif name not in ("name", "rules"):
+            helped[name] = _help(field)
+    return helped
+
+
+def _help(field: FieldInfo) -> str:
+    meaning = " ".join((field.description or "").split())
+    return f"{'|'.join(get_args(field.annotation))}. {meaning}" if get_origin(field.annotation) is Literal else meaning
 
 
 def _written(value: Any) -> str:

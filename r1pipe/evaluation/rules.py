@@ -28,6 +28,7 @@ class Text(Options):
     wrap: bool = False
     """Between `sos` and `eos`; a sentence that stands there already is not wrapped again."""
     lower: bool = False
+    """Lower case."""
     stops: Literal["keep", "sentence", "apart"] = "keep"
     """`sentence`: a full stop before a space becomes a token; `apart`: every full stop and comma does."""
     spaces: Literal["keep", "pairs", "single"] = "keep"
@@ -108,6 +109,7 @@ class CaptionProtocol(Options):
     prediction: Text
     reference: Text
     thresholds: tuple[float, ...] = (0.25, 0.5)
+    """The IoUs k, parted by commas."""
     inclusive: bool = True
     """Whether an IoU of exactly k counts."""
     epsilon: float = 1e-8
@@ -133,6 +135,7 @@ class BoxProtocol(Options):
     name: str
     rules: str
     thresholds: tuple[float, ...] = (0.25, 0.5)
+    """The IoUs k, parted by commas."""
     epsilon: float = 1e-8
     """Added to the union of two boxes: an IoU of exactly 0.5 is a miss with it, as in the official evaluators."""
 
