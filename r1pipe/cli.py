@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, get_args
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args
 
 import typer
 from rich.console import Console
@@ -34,6 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 Args = ParamSpec("Args")
+Kind = TypeVar("Kind")
 
 Room = Annotated[str, typer.Argument(help="A room's id, a ScanNet scan's id, or a .ply, .npz, .glb or .obj file.")]
 AskedTask = Annotated[str, typer.Option(help="qa, situated, grounding, captioning, dialogue, planning, description.")]
@@ -292,10 +293,10 @@ def score(
     typer.echo(json.dumps(values, indent=2))
 
 
-def _given(path: Path | None, name: str) -> Path:
-    if path is None:
-        raise DataError(f"Expected a file as {name}, found none.")
-    return path
+def _given(value: Kind | None, name: str) -> Kind:
+    if value is None:
+        raise DataError(f"Expected a value for {name}, found none.")
+    return value
 
 
 def _options(pairs: list[str]) -> dict[str, str]:
@@ -333,29 +334,48 @@ def _score_task(task: str) -> Any:
 @app.command()
 @in_a_sentence
 def compare(
-    task: Annotated[str, typer.Argument(help="As in `r1pipe score`.")],
-    first: Annotated[Path, typer.Argument(help="Predictions, JSONL.")],
-    second: Annotated[Path, typer.Argument(help="Other predictions for the same references.")],
-    references: Annotated[Path, typer.Option(help="JSONL, one reference a line.")],
-    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples behind the interval.")] = 1000,
+    first: Annotated[str, typer.Argument(help="An experiment or a commit, `workspace`, or a prediction file.")],
+    second: Annotated[str, typer.Argument(help="Another one.")],
+    arm: Annotated[str, typer.Option(help="Of experiments: sft, grpo, control or blind.")] = "grpo",
+    task: Annotated[str | None, typer.Option(help="Of files: as in `r1pipe score`.")] = None,
+    references: Annotated[Path | None, typer.Option(help="Of files: what both answer.")] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples behind a file's interval.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say whether one prediction file is better than another, with a paired 95 % interval.
+    """Say whether one experiment, or one prediction file, is better than another, with paired 95 % intervals.
 
-    Example: `r1pipe compare qa sft.jsonl grpo.jsonl --references references.jsonl`
+    Both must have answered the same questions. `dvc exp show` lists the experiments; `workspace` is what lies here.
+
+    Example: `r1pipe compare main workspace`, or `r1pipe compare spicy-tofu tamer-lark --arm sft`
+
+    Example: `r1pipe compare sft.jsonl grpo.jsonl --task qa --references references.jsonl`
     """
-    from r1pipe.evaluation.scorecard import run_compare
+    found: Mapping[str, Any]
+    if task is None and references is None:
+        from r1pipe.ablate import ablation_table
+        from r1pipe.experiments import compare_experiments
 
-    gaps = run_compare(_score_task(task), first, second, references, resamples=resamples, seed=seed)
+        shown, found = compare_experiments(first, second, arm, Params.load())
+        table = ablation_table(shown, found)
+    else:
+        from r1pipe.evaluation.scorecard import run_compare
+
+        files = Path(first), Path(second), _given(references, "--references")
+        found = run_compare(_score_task(_given(task, "--task")), *files, resamples=resamples, seed=seed)
+        table = _gaps_table(Path(first).name, Path(second).name, found)
     if as_json:
-        typer.echo(json.dumps(gaps, indent=2))
-        return
-    table = Table("metric", first.name, second.name, "difference", "95 % interval", "n")
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        Console().print(table)
+
+
+def _gaps_table(first: str, second: str, gaps: Mapping[str, Mapping[str, float]]) -> Table:
+    table = Table("metric", first, second, "difference", "95 % interval", "n")
     for name, gap in gaps.items():
         numbers = [f"{gap[key]:.2f}" for key in ("first", "second", "difference")]
         table.add_row(name, *numbers, f"{gap['low']:.2f} to {gap['high']:.2f}", str(gap["n"]))
-    Console().print(table)
+    return table
 
 
 @app.command()
@@ -379,6 +399,7 @@ def ablate(
     """
     from r1pipe.ablate import ablate as run_ablation
     from r1pipe.ablate import ablation_table
+    from r1pipe.evaluation.ablations import ABLATIONS
     from r1pipe.progress import set_up_logging
 
     set_up_logging()
@@ -386,7 +407,7 @@ def ablate(
     if as_json:
         typer.echo(json.dumps(results, indent=2))
     else:
-        Console().print(ablation_table(name, results))
+        Console().print(ablation_table(ABLATIONS[name], results))
 
 
 @app.command()
