@@ -1,10 +1,12 @@
 """Run an ablation: every variant as a DVC experiment of its own, then one table of what each part is worth."""
 
 import logging
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
@@ -18,6 +20,7 @@ from r1pipe.experiments import predictions_of
 from r1pipe.files import write_json
 from r1pipe.params import Params
 from r1pipe.stages.runner import environment
+from r1pipe.stages.work import SHARED
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +99,10 @@ def _run(todo: Mapping[str, Sequence[str]], jobs: int | None) -> None:
 
 
 def _dvc(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], check=False, env=environment()).returncode
+    """Run DVC; what an interrupted stage has begun stays here, as DVC deletes the experiment's folder with its `.work`."""
+    kept = {SHARED: os.environ.get(SHARED, str(Path(".work/experiments").absolute()))}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, check=False, env=environment() | kept).returncode
 
 
 def ablation_table(ablation: Ablation, results: Results) -> Table:

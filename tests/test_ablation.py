@@ -116,12 +116,13 @@ def test_an_unknown_ablation_names_those_there_are():
 
 
 STAGE = """
-import json, pathlib, sys, yaml
+import json, os, pathlib, sys, yaml
 sys.path.insert(0, {tests!r})
 from test_ablation import REFERENCES, said
 modalities = yaml.safe_load(open("params.yaml"))["model"]["modalities"]
 folder = pathlib.Path("reports/predictions")
 folder.mkdir(parents=True)
+assert pathlib.Path(os.environ["R1PIPE_WORK"]) == pathlib.Path({root!r}) / ".work/experiments"
 rights = 9 if "points" in modalities else 2
 sys.exit(3) if {broken!r} in modalities and len(modalities) == 1 else None
 for task, rows in said(rights).items():
@@ -147,7 +148,7 @@ def repository(tmp_path, monkeypatch):
     Path(".gitignore").write_text("/reports/predictions\n")
 
     def commit(broken):
-        Path("stage.py").write_text(STAGE.format(tests=str(ROOT / "tests"), broken=broken))
+        Path("stage.py").write_text(STAGE.format(tests=str(ROOT / "tests"), root=str(tmp_path), broken=broken))
         for command in ("init -q", "config user.name t", "config user.email t@t"):
             subprocess.run(["git", *command.split()], check=True)
         if not Path(".dvc").is_dir():

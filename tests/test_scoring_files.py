@@ -346,7 +346,9 @@ def test_the_command_prints_one_json_object_and_writes_it(tmp_path):
     ("arguments", "message"),
     [
         pytest.param(["--references", "r"], "Expected a value for --predictions, found none.", id="no predictions"),
-        pytest.param(["--references", "r", "--baseline", "prior"], "a value for --learn-from", id="nothing to learn from"),
+        pytest.param(
+            ["--references", "r", "--baseline", "prior"], "a value for --learn-from", id="nothing to learn from"
+        ),
         pytest.param(["--references", "r", "--baseline", "x"], "found --baseline x", id="unknown baseline"),
         pytest.param(["--references", "r", "--option", "x"], "NAME=VALUE, found 'x'", id="no value"),
     ],

@@ -24,6 +24,7 @@ from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
 from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow, complaint
 from r1pipe.serving.batching import BusyError
+from r1pipe.serving.docs import add_docs
 from r1pipe.serving.events import STREAM, streamed
 from r1pipe.serving.served import LateError, ServedModel
 
@@ -69,6 +70,8 @@ def create_app(*, token: str | None = None) -> FastAPI:
         title="R1",
         description="Ask a room: reasoning, an answer, boxes and the views it rests on.",
         responses=schema.refusals(401) if token else {},
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.served = None
     app.add_middleware(guards.BoundedBody)
@@ -76,6 +79,7 @@ def create_app(*, token: str | None = None) -> FastAPI:
         app.add_middleware(guards.Authorized, token=token)
     app.add_middleware(guards.Logged)
     _handle_errors(app)
+    add_docs(app)
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/scenes", _scenes, response_model=list[SceneRow], responses=schema.refusals(503))
     app.add_api_route("/model", _model, response_model=ModelInfo, responses=schema.refusals(503))
