@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from r1pipe.errors import DataError, MissingError, ParamsError
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
 from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow, complaint

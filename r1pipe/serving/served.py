@@ -14,7 +14,12 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.hearing import Grown
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params import Encode, Params, Render, Serve, Task, Think
+from r1pipe.params import Params
+from r1pipe.params.encoders import Encode
+from r1pipe.params.run import Think
+from r1pipe.params.scenes import Render
+from r1pipe.params.section import Task
+from r1pipe.params.serving import Serve
 from r1pipe.response import Response, answer_boxes, identifier, identifiers, parse
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from r1pipe.files import locked, sha256
-from r1pipe.params import Section
+from r1pipe.params.section import Section
 from r1pipe.stages.launch import is_first
 
 logger = logging.getLogger(__name__)
