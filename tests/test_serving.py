@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -28,6 +30,13 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(served):
     return client_of(served)
+
+
+def test_the_supervisor_of_the_server_imports_neither_the_model_nor_the_page():
+    heavy = "{'torch', 'transformers', 'gradio'} & sys.modules.keys()"
+    code = f"import sys, r1pipe.serving.service; print({heavy} or 'neither')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["neither"]
 
 
 def ply(header="", body=b""):

@@ -1,5 +1,6 @@
 """The model that a server has loaded: asked by the HTTP API, the page and `r1pipe ask` alike."""
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from r1pipe.errors import DataError, R1Error
+from r1pipe.errors import DataError
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.hearing import Grown
@@ -18,7 +19,7 @@ from r1pipe.params import Encode, Params, Render, Serve, Task, Think
 from r1pipe.response import Response, answer_boxes, identifier, identifiers, parse
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry
-from r1pipe.serving.answer import Answer, Ask, Mention, SceneRow, ViewScore
+from r1pipe.serving.answer import Answer, Ask, BusyError, LateError, Mention, SceneRow, ViewScore
 from r1pipe.serving.batching import Batcher, Said
 from r1pipe.serving.bundle import Bundle
 from r1pipe.serving.rooms import Room, Rooms, SceneEncoder
@@ -26,10 +27,6 @@ from r1pipe.serving.scans import open_scan
 from r1pipe.views.choice import ViewChoice
 
 CANARY = "what is in the room?"
-
-
-class LateError(R1Error, TimeoutError):
-    """An answer did not come in time."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +156,16 @@ class ServedModel:
         """
         for scene_id in self.scene_ids()[:1]:
             self.answer(Ask(scene_id=scene_id, question=CANARY))
+
+    def is_ready(self) -> bool:
+        """Whether the model answers; one that is too busy for a question more answers others.
+
+        Raises:
+            R1Error: if it does not.
+        """
+        with contextlib.suppress(BusyError):
+            self.check()
+        return True
 
     def begin(self, ask: Ask, grown: Grown | None = None) -> Future[Said]:
         """Ask the model; `finish` makes an answer of what it says. `grown` is told the text as it grows.
