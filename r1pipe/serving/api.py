@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.concurrency import run_in_threadpool
@@ -22,21 +22,32 @@ from r1pipe.errors import DataError, MissingError, ParamsError
 from r1pipe.params.section import Task
 from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
-from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow, complaint
-from r1pipe.serving.batching import BusyError
+from r1pipe.serving.answer import (
+    Answer,
+    Ask,
+    BusyError,
+    Caption,
+    Describe,
+    LateError,
+    ModelInfo,
+    SceneRow,
+    complaint,
+)
 from r1pipe.serving.docs import add_docs
 from r1pipe.serving.events import STREAM, streamed
-from r1pipe.serving.served import LateError, ServedModel
+
+if TYPE_CHECKING:  # `service` says why
+    from r1pipe.serving.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
 
-def attach(app: FastAPI, served: ServedModel) -> None:
+def attach(app: FastAPI, served: "ServedModel") -> None:
     """Let the application answer with this model."""
     app.state.served = served
 
 
-def attached(app: FastAPI) -> ServedModel:
+def attached(app: FastAPI) -> "ServedModel":
     """The model that the application answers with.
 
     Raises:
@@ -48,11 +59,11 @@ def attached(app: FastAPI) -> ServedModel:
     return served
 
 
-def _served(request: Request) -> ServedModel:
+def _served(request: Request) -> "ServedModel":
     return attached(request.app)
 
 
-Served = Annotated[ServedModel, Depends(_served)]
+Served = Annotated["ServedModel", Depends(_served)]
 
 
 def create_app(*, token: str | None = None) -> FastAPI:
@@ -174,7 +185,7 @@ async def _answer(request: Request, served: Served) -> Any:
     return await _respond(request, Ask.read(fields), served, received=time.perf_counter() - start)
 
 
-async def _respond(request: Request, ask: Ask, served: ServedModel, *, received: float = 0.0) -> Answer | Response:
+async def _respond(request: Request, ask: Ask, served: "ServedModel", *, received: float = 0.0) -> Answer | Response:
     """The answer; as it grows, where the sender accepts a stream."""
     telemetry.observe_steps({"received": received})
     if STREAM in request.headers.get("accept", ""):
@@ -188,7 +199,7 @@ async def _respond(request: Request, ask: Ask, served: ServedModel, *, received:
     return answer.received_in(received)
 
 
-async def _form_fields(form: FormData, served: ServedModel) -> dict[str, Any]:
+async def _form_fields(form: FormData, served: "ServedModel") -> dict[str, Any]:
     """A form's fields as `Ask` has them; an uploaded scan becomes a scene id."""
     fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
     for key in {"pose", "history"} & fields.keys():
