@@ -347,7 +347,7 @@ def compare(
 
     Both must have answered the same questions. `dvc exp show` lists the experiments; `workspace` is what lies here.
 
-    Example: `r1pipe compare main workspace`, or `r1pipe compare spicy-tofu tamer-lark --arm sft`
+    Example: `r1pipe compare spicy-tofu workspace`, or `r1pipe compare spicy-tofu tamer-lark --arm sft`
 
     Example: `r1pipe compare sft.jsonl grpo.jsonl --task qa --references references.jsonl`
     """
