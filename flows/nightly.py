@@ -14,7 +14,8 @@ from flows.promotion import judge, promote, promoted
 from flows.reproduce import CONCURRENT_STAGES
 from flows.stage import RETRIES, WAIT_S
 from r1pipe.errors import DataError
-from r1pipe.params import Gate, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Gate
 
 
 @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]

@@ -10,7 +10,8 @@ from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.hearing import Completion
 from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Params
-from r1pipe.serving.batching import Batcher, BusyError
+from r1pipe.serving.answer import BusyError
+from r1pipe.serving.batching import Batcher
 
 LIMIT = 12
 

@@ -15,7 +15,7 @@ from tiny_serving import QUESTIONS, client_of, scene, served_model
 from r1pipe.errors import DataError
 from r1pipe.scenes.thin import thin
 from r1pipe.serving import rooms, scans
-from r1pipe.serving.batching import BusyError
+from r1pipe.serving.answer import BusyError
 from r1pipe.serving.rooms import MAX_TAKING_IN
 
 MUTANTS_A_FILE = 64

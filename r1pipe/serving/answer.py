@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from r1pipe.datasets.sample import Pose
-from r1pipe.errors import DataError
+from r1pipe.errors import DataError, R1Error
 from r1pipe.files import Complaints, explain
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier, identifiers
 from r1pipe.views.choice import ViewChoice
 
@@ -102,6 +102,18 @@ class Caption(BaseModel):
 
     scene_id: SceneId
     object: Annotated[int, Field(ge=0, le=999)]
+
+
+class BusyError(R1Error, RuntimeError):
+    """More is asked at once than a server takes in; `retry_after` seconds later there may be room."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class LateError(R1Error, TimeoutError):
+    """An answer did not come in time."""
 
 
 class Refusal(BaseModel):

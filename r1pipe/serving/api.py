@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.concurrency import run_in_threadpool
@@ -19,23 +19,35 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from r1pipe.errors import DataError, MissingError, ParamsError
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
-from r1pipe.serving.answer import Answer, Ask, Caption, Describe, ModelInfo, SceneRow, complaint
-from r1pipe.serving.batching import BusyError
+from r1pipe.serving.answer import (
+    Answer,
+    Ask,
+    BusyError,
+    Caption,
+    Describe,
+    LateError,
+    ModelInfo,
+    SceneRow,
+    complaint,
+)
+from r1pipe.serving.docs import add_docs
 from r1pipe.serving.events import STREAM, streamed
-from r1pipe.serving.served import LateError, ServedModel
+
+if TYPE_CHECKING:  # `service` says why
+    from r1pipe.serving.served import ServedModel
 
 logger = logging.getLogger(__name__)
 
 
-def attach(app: FastAPI, served: ServedModel) -> None:
+def attach(app: FastAPI, served: "ServedModel") -> None:
     """Let the application answer with this model."""
     app.state.served = served
 
 
-def attached(app: FastAPI) -> ServedModel:
+def attached(app: FastAPI) -> "ServedModel":
     """The model that the application answers with.
 
     Raises:
@@ -47,11 +59,11 @@ def attached(app: FastAPI) -> ServedModel:
     return served
 
 
-def _served(request: Request) -> ServedModel:
+def _served(request: Request) -> "ServedModel":
     return attached(request.app)
 
 
-Served = Annotated[ServedModel, Depends(_served)]
+Served = Annotated["ServedModel", Depends(_served)]
 
 
 def create_app(*, token: str | None = None) -> FastAPI:
@@ -69,6 +81,8 @@ def create_app(*, token: str | None = None) -> FastAPI:
         title="R1",
         description="Ask a room: reasoning, an answer, boxes and the views it rests on.",
         responses=schema.refusals(401) if token else {},
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.served = None
     app.add_middleware(guards.BoundedBody)
@@ -76,6 +90,7 @@ def create_app(*, token: str | None = None) -> FastAPI:
         app.add_middleware(guards.Authorized, token=token)
     app.add_middleware(guards.Logged)
     _handle_errors(app)
+    add_docs(app)
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/scenes", _scenes, response_model=list[SceneRow], responses=schema.refusals(503))
     app.add_api_route("/model", _model, response_model=ModelInfo, responses=schema.refusals(503))
@@ -170,7 +185,7 @@ async def _answer(request: Request, served: Served) -> Any:
     return await _respond(request, Ask.read(fields), served, received=time.perf_counter() - start)
 
 
-async def _respond(request: Request, ask: Ask, served: ServedModel, *, received: float = 0.0) -> Answer | Response:
+async def _respond(request: Request, ask: Ask, served: "ServedModel", *, received: float = 0.0) -> Answer | Response:
     """The answer; as it grows, where the sender accepts a stream."""
     telemetry.observe_steps({"received": received})
     if STREAM in request.headers.get("accept", ""):
@@ -184,7 +199,7 @@ async def _respond(request: Request, ask: Ask, served: ServedModel, *, received:
     return answer.received_in(received)
 
 
-async def _form_fields(form: FormData, served: ServedModel) -> dict[str, Any]:
+async def _form_fields(form: FormData, served: "ServedModel") -> dict[str, Any]:
     """A form's fields as `Ask` has them; an uploaded scan becomes a scene id."""
     fields: dict[str, Any] = {key: value for key, value in form.items() if isinstance(value, str)}
     for key in {"pose", "history"} & fields.keys():

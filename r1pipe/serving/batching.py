@@ -16,14 +16,7 @@ from r1pipe.errors import R1Error
 from r1pipe.models.r1.hearing import Completion, Grown, Whole
 from r1pipe.models.r1.prompts import Request
 from r1pipe.serving import telemetry
-
-
-class BusyError(R1Error, RuntimeError):
-    """More is asked at once than a server takes in; `retry_after` seconds later there may be room."""
-
-    def __init__(self, message: str, *, retry_after: int) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
+from r1pipe.serving.answer import BusyError
 
 
 class Said(NamedTuple):

@@ -3,18 +3,21 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from r1pipe.errors import R1Error
 from r1pipe.serving.answer import Ask
-from r1pipe.serving.served import ServedModel
+
+if TYPE_CHECKING:  # `service` says why
+    from r1pipe.serving.served import ServedModel
 
 STREAM = "text/event-stream"
 
 
-def streamed(served: ServedModel, ask: Ask, *, received: float) -> EventSourceResponse:
+def streamed(served: "ServedModel", ask: Ask, *, received: float) -> EventSourceResponse:
     """The response whose events come as the model says them.
 
     Raises:

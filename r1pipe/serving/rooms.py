@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from r1pipe.errors import MissingError
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry
-from r1pipe.serving.batching import BusyError
+from r1pipe.serving.answer import BusyError
 from r1pipe.serving.scans import ScanFile, decode_scan
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.renderer import render
