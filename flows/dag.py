@@ -13,6 +13,9 @@ class Node(NamedTuple):
     """A stage of dvc.yaml."""
 
     upstream: tuple[str, ...]
+    ancestors: tuple[str, ...]
+    """All that it depends on, directly or not, in order."""
+
     worker: str
     """`cpu` or `gpu`, from the stage's `meta`."""
 
@@ -28,18 +31,18 @@ def read_dag(root: Path = Path()) -> Dag:
     """The stages of a checkout."""
     with Repo(str(root)) as repo:
         graph = repo.index.graph
-        nodes = {
-            stage.name: Node(
-                tuple(sorted(upstream.name for upstream in graph.successors(stage))),
-                stage.meta["worker"],
-                tuple(Path(out.def_path) for out in stage.outs if out.metric),
-            )
-            for stage in graph
-        }
-    ordered: Dag = {}
-    while len(ordered) < len(nodes):
-        ready = sorted(s for s in nodes if s not in ordered and all(u in ordered for u in nodes[s].upstream))
-        ordered.update({stage: nodes[stage] for stage in ready})
+        stages = {stage.name: stage for stage in graph}
+        upstream = {name: sorted(each.name for each in graph.successors(stage)) for name, stage in stages.items()}
+        ordered: Dag = {}
+        while len(ordered) < len(stages):
+            for name in sorted(s for s in stages if s not in ordered and all(u in ordered for u in upstream[s])):
+                before = {each for direct in upstream[name] for each in (direct, *ordered[direct].ancestors)}
+                ordered[name] = Node(
+                    tuple(upstream[name]),
+                    tuple(each for each in ordered if each in before),
+                    stages[name].meta["worker"],
+                    tuple(Path(out.def_path) for out in stages[name].outs if out.metric),
+                )
     return ordered
 
 
@@ -50,8 +53,8 @@ def choose(dag: Mapping[str, Node], *, start_from: str | None = None, stop_after
         DataError: if there is no such stage, or no way from the one to the other.
     """
     require(dag, [stage for stage in (start_from, stop_after) if stage])
-    first = _with_descendants(dag, start_from) if start_from else set(dag)
-    last = _with_ancestors(dag, stop_after) if stop_after else set(dag)
+    first = {name for name in dag if start_from in (None, name, *dag[name].ancestors)}
+    last = {stop_after, *dag[stop_after].ancestors} if stop_after else set(dag)
     if not first & last:
         raise DataError(f"Expected stage {stop_after} to follow {start_from}, found no way from one to the other.")
     return [stage for stage in dag if stage in first & last]
@@ -65,11 +68,3 @@ def require(dag: Mapping[str, Node], names: list[str]) -> None:
     """
     if unknown := [name for name in names if name not in dag]:
         raise DataError(f"Expected stages among {', '.join(dag)}, found {', '.join(unknown)}.")
-
-
-def _with_ancestors(dag: Mapping[str, Node], stage: str) -> set[str]:
-    return {stage}.union(*(_with_ancestors(dag, upstream) for upstream in dag[stage].upstream))
-
-
-def _with_descendants(dag: Mapping[str, Node], stage: str) -> set[str]:
-    return {name for name in dag if stage in _with_ancestors(dag, name)}

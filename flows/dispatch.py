@@ -40,7 +40,7 @@ def run_on_worker(stage: str, node: Node, parameters: Mapping[str, Any]) -> None
     Raises:
         GateError: if the stage failed, with its sentence; or too many workers were lost.
     """
-    given = {"name": stage, "upstream": read_lock(Path(), node.upstream), **parameters}
+    given = {"name": stage, "ancestors": read_lock(Path(), node.ancestors), **parameters}
     for takeover in range(SETTINGS.takeovers + 1):
         if takeover:
             get_run_logger().warning("The worker of %s was lost; another takes the stage up.", stage)

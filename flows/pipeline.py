@@ -90,10 +90,7 @@ def _check(dag: Dag, chosen: Sequence[str], wish: Wish) -> None:
 
 def _needed(dag: Dag, chosen: Sequence[str]) -> Dag:
     """These stages and all that they read."""
-    needed = set(chosen)
-    for stage in reversed(dag):
-        if stage in needed:
-            needed.update(dag[stage].upstream)
+    needed = set(chosen).union(*(dag[stage].ancestors for stage in chosen))
     return {stage: node for stage, node in dag.items() if stage in needed}
 
 

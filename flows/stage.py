@@ -42,12 +42,12 @@ def bring_up_to_date(stage: str, worker: str, metrics: Sequence[Path], *, force:
 
 
 @task(task_run_name="fetch", retries=RETRIES, retry_delay_seconds=WAIT_S)
-def fetch(source: Source, overrides: Sequence[str], lock: Lock) -> None:
-    """The commit, its parameters, and what the stage reads."""
+def fetch(name: str, source: Source, overrides: Sequence[str], lock: Lock) -> None:
+    """The commit, its parameters, and what the stage reads; of its other ancestors what dvc.lock says, its lineage."""
     hear = get_run_logger().info
     check_out(Path(), source, overrides, hear)
     write_lock(Path(), lock)
-    pull(Path(), list(lock), hear)
+    pull(Path(), read_dag()[name].upstream, hear)
 
 
 @task(task_run_name="run {name}")
@@ -64,18 +64,18 @@ def send_back(name: str) -> None:
 
 
 @flow(name="stage", flow_run_name="{name}")
-def stage(name: str, source: Source, overrides: list[str], upstream: Lock, force: bool = False) -> None:
+def stage(name: str, source: Source, overrides: list[str], ancestors: Lock, force: bool = False) -> None:
     """Bring one stage up to date in a clone of this worker's, and send it to the remote.
 
     Args:
         name: the stage.
         source: repository, commit and remote.
         overrides: Hydra overrides of the parameters.
-        upstream: what dvc.lock says of the stages that it reads.
+        ancestors: what dvc.lock says of the stages that it depends on.
         force: whether to run it though the run cache holds it.
     """
     with own_clone():
-        fetch(source, overrides, upstream)
+        fetch(name, source, overrides, ancestors)
         run(name, force=force)
         send_back(name)
         get_run_logger().info("Made: %s", read_lock(Path(), [name])[name]["outs"])

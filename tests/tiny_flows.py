@@ -139,6 +139,8 @@ def main(name: str) -> None:
     elif name == "evaluate":
         share = int((paths.grpo / "model.txt").read_text().split()[0]) / 4000
         answer(paths.predictions, share)
+        known = yaml.safe_load(Path("dvc.lock").read_text())["stages"]
+        write_text(paths.predictions / "lineage.txt", ", ".join(sorted(known.keys() & {"collect", "prepare", "sft"})))
     else:
         for out in STAGES[name]["outs"]:
             write_text(getattr(paths, out.removeprefix("${paths.").removesuffix("}")), f"{name} has run\n")
