@@ -23,7 +23,8 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
 from r1pipe.models.r1.packs import pack_size
 from r1pipe.models.r1.store import FeatureStore
-from r1pipe.params import Params, RewardWeights
+from r1pipe.params import Params
+from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.corpus import read_corpus
 from r1pipe.training.language.examples import grpo_rows, some

@@ -8,7 +8,8 @@ from flows.checkout import Source
 from flows.pipeline import Wish, follow, opened
 from flows.promotion import judge, promote, promoted
 from flows.reproduce import CONCURRENT_STAGES
-from r1pipe.params import Gate, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Gate
 
 
 @flow(name="nightly", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]

@@ -15,7 +15,8 @@ import dvc.api
 from flows.version import git
 from r1pipe.errors import DataError
 from r1pipe.evaluation.scorecard import run_compare
-from r1pipe.params import Gate, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Gate
 
 ARTIFACT = "r1"
 """Its name in dvc.yaml; the model is the arm `grpo`."""

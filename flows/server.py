@@ -31,7 +31,8 @@ from prefect.settings import PREFECT_API_URL
 from flows.checkout import home
 from flows.version import commit, tags, version
 from r1pipe.errors import DataError, GateError
-from r1pipe.params import Flows, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Flows
 
 START_S = 600.0
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]

@@ -10,7 +10,8 @@ from flows.artifacts import Progress, show_metrics
 from flows.checkout import Lock, Source, check_out, own_clone, pull, push, read_lock, shared_work, write_lock
 from flows.commands import dvc, execute
 from flows.dag import read_dag
-from r1pipe.params import Flows, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Flows
 
 SETTINGS: Flows = Params.load(Path(flows.__file__).parents[1] / "params.yaml").flows
 """Of the code of the flows, which may be a later commit than the one that a run works on."""

@@ -1,24 +1,26 @@
 """Run an ablation: every variant as a DVC experiment of its own, then one table of what each part is worth."""
 
-import json
 import logging
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import dvc.api
 from dvc.repo import Repo
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from r1pipe.errors import DataError, GateError
-from r1pipe.evaluation.ablations import ABLATIONS, Ablation, Predictions, Results, Rows, Variant, compare, pooled
+from r1pipe.evaluation.ablations import ABLATIONS, Ablation, Results, compare, pooled
 from r1pipe.evaluation.table import cell
+from r1pipe.experiments import predictions_of
 from r1pipe.files import write_json
 from r1pipe.params import Params
 from r1pipe.stages.runner import environment
+from r1pipe.stages.work import SHARED
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def ablate(name: str, params: Params, *, jobs: int | None = None) -> Results:
     }
     _run(todo, jobs)
     found = {
-        variant: pooled([_predictions(ablation, shown, experiments[run], params) for run in shown.runs])
+        variant: pooled([predictions_of(experiments[run], shown.arm, ablation, params) for run in shown.runs])
         for variant, shown in ablation.variants.items()
     }
     results = compare(ablation, found, resamples=params.evaluate.bootstrap, seed=params.base.seed)
@@ -97,24 +99,14 @@ def _run(todo: Mapping[str, Sequence[str]], jobs: int | None) -> None:
 
 
 def _dvc(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", "dvc", *arguments], check=False, env=environment()).returncode
+    """Run DVC; what an interrupted stage has begun stays here, as DVC deletes the experiment's folder with its `.work`."""
+    kept = {SHARED: os.environ.get(SHARED, str(Path(".work/experiments").absolute()))}
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, check=False, env=environment() | kept).returncode
 
 
-def _predictions(ablation: Ablation, variant: Variant, experiment: str, params: Params) -> Predictions:
-    def read(file: str) -> Rows:
-        text = dvc.api.read((params.paths.predictions / file).as_posix(), rev=experiment)
-        return [json.loads(line) for line in text.splitlines()]
-
-    tasks = {column.task for column in ablation.columns}
-    return Predictions(
-        {task: read(f"{variant.arm}-{task}.jsonl") for task in tasks},
-        {task: read(f"references-{task}.jsonl") for task in tasks - {"reward"}},
-    )
-
-
-def ablation_table(name: str, results: Results) -> Table:
+def ablation_table(ablation: Ablation, results: Results) -> Table:
     """Each variant's numbers; below, how far it is from the last variant with its paired 95 % interval."""
-    ablation = ABLATIONS[name]
     title = f"{ablation.title}: 0 to 100; below, the change from {list(results)[-1]} with its 95 % interval"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("variant", overflow="fold")

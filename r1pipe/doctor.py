@@ -6,11 +6,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from r1pipe.errors import R1Error
+from r1pipe.errors import MissingError, R1Error
+from r1pipe.metrics.meteor import find_jar
+from r1pipe.metrics.wordnet import find_lemma
 from r1pipe.params import Params
 
 GIB = 1024**3
@@ -87,10 +89,18 @@ def _installed(name: str) -> str | None:
 def _tools() -> Iterator[Finding]:
     git = shutil.which("git")
     yield _needed(git is not None, "git", git or "not on the path", "DVC, and the commit beside every number")
-    java = shutil.which("java")
-    yield _useful(java is not None, "java", java or "not on the path", "METEOR, with its jar")
+    yield _scorer("METEOR", find_jar, "`r1pipe score` with it")
+    yield _scorer("WordNet", find_lemma, "ScanQA's F-value in `r1pipe score`")
     key = "set" if os.environ.get("GEMINI_API_KEY") else "not set"
     yield _useful(key == "set", "GEMINI_API_KEY", key, "the teacher `gemini`; `scripted` needs none")
+
+
+def _scorer(what: str, find: Callable[[], object], purpose: str) -> Finding:
+    try:
+        find()
+    except MissingError as error:
+        return Finding("optional", what, str(error), purpose)
+    return Finding("ok", what, "there", purpose)
 
 
 def _repository(home: Path) -> Iterator[Finding]:

@@ -1,13 +1,14 @@
-"""Files that appear whole: written beside their place, then renamed."""
+"""Files that appear whole, written beside their place and then renamed; and files that one process holds at a time."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import IO, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,6 +49,25 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def try_lock(file: IO[str]) -> bool:
+    """Whether nobody else holds a lock file; until it is closed, or this process ends, it is then held here."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def locked(path: Path, busy: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock file; where another process holds it, `busy` is called before the wait for it."""
+    with path.open("w") as file:
+        if not try_lock(file):
+            busy()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from r1pipe.ablate import ablate, ablation_table
-from r1pipe.errors import DataError, GateError, ParamsError
+from r1pipe.ablate import _commit, ablate, ablation_table
+from r1pipe.errors import DataError, GateError, MissingError, ParamsError
 from r1pipe.evaluation.ablations import ABLATIONS, Predictions, compare, pooled
+from r1pipe.experiments import compare_experiments
 from r1pipe.files import read_json
 from r1pipe.params import Params
 
@@ -52,7 +53,7 @@ def test_a_change_is_paired_with_the_full_model_sample_by_sample():
     assert cell["change"] == -70 and -100 < cell["change_low"] < -70 < cell["change_high"] < -30
     same = results["text+image+points"]["exact match"]
     assert (same["change"], same["change_low"], same["change_high"]) == (0, 0, 0)
-    lines = ablation_table("modalities", results)
+    lines = ablation_table(MODALITIES, results)
     assert [column.header for column in lines.columns][1] == "exact match\nn=10"
     assert next(iter(lines.columns[1].cells)).startswith("20.0\n-70.0\n[")
 
@@ -115,12 +116,13 @@ def test_an_unknown_ablation_names_those_there_are():
 
 
 STAGE = """
-import json, pathlib, sys, yaml
+import json, os, pathlib, sys, yaml
 sys.path.insert(0, {tests!r})
 from test_ablation import REFERENCES, said
 modalities = yaml.safe_load(open("params.yaml"))["model"]["modalities"]
 folder = pathlib.Path("reports/predictions")
 folder.mkdir(parents=True)
+assert pathlib.Path(os.environ["R1PIPE_WORK"]) == pathlib.Path({root!r}) / ".work/experiments"
 rights = 9 if "points" in modalities else 2
 sys.exit(3) if {broken!r} in modalities and len(modalities) == 1 else None
 for task, rows in said(rights).items():
@@ -146,7 +148,7 @@ def repository(tmp_path, monkeypatch):
     Path(".gitignore").write_text("/reports/predictions\n")
 
     def commit(broken):
-        Path("stage.py").write_text(STAGE.format(tests=str(ROOT / "tests"), broken=broken))
+        Path("stage.py").write_text(STAGE.format(tests=str(ROOT / "tests"), root=str(tmp_path), broken=broken))
         for command in ("init -q", "config user.name t", "config user.email t@t"):
             subprocess.run(["git", *command.split()], check=True)
         if not Path(".dvc").is_dir():
@@ -171,6 +173,12 @@ def test_every_variant_is_an_experiment_that_runs_once(repository, capfd, jobs):
     capfd.readouterr()
     assert ablate("modalities", params, jobs=jobs) == results
     assert "Running stage" not in capfd.readouterr().out
+    worse, better = (f"modalities-{name}-{_commit()}" for name in ("text-image", "full"))
+    shown, gaps = compare_experiments(worse, better, "sft", params)
+    assert gaps[better]["exact match"] == {**gaps[better]["exact match"], "value": 90, "change": 70, "n": 10}
+    assert list(ablation_table(shown, gaps).columns[0].cells) == [better, worse]
+    with pytest.raises(MissingError, match=rf"grpo-\w+\.jsonl of {better} in DVC's cache, found none"):
+        compare_experiments(worse, better, "grpo", params)
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ def test_help_imports_nothing_heavy():
         (["view", "room.ply", "--question", " "], "question"),
         (["score", "cooking", "--predictions", "p", "--references", "r"], "'cooking'"),
         (["score", "qa", "--predictions", "none.jsonl", "--references", "none.jsonl"], "none.jsonl"),
-        (["compare", "qa", "none.jsonl", "none.jsonl", "--references", "none.jsonl"], "none.jsonl"),
+        (["compare", "none.jsonl", "none.jsonl", "--task", "qa", "--references", "none.jsonl"], "none.jsonl"),
+        (["compare", "none.jsonl", "none.jsonl", "--task", "qa"], "--references"),
+        (["compare", "HEAD", "no-such-thing"], "no-such-thing"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -12,7 +12,7 @@ from r1pipe.geometry import Box
 from r1pipe.models.encoders.clip import CONFIG, WEIGHTS, Clip
 from r1pipe.models.encoders.depth import DepthEncoder
 from r1pipe.models.encoders.image import ImageEncoder
-from r1pipe.params import ClipBackbone, DepthBackbone, ImageBackbone
+from r1pipe.params.encoders import ClipBackbone, DepthBackbone, ImageBackbone
 from r1pipe.scenes.scene import Scene, SceneObject
 from r1pipe.training.encoders.clip import evaluate_clip, train_clip
 from r1pipe.training.encoders.depth import evaluate_depth, silog, train_depth

@@ -16,7 +16,7 @@ from trl import GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration
 from r1pipe.models.r1.modeling import R1Model
-from r1pipe.params import Lora
+from r1pipe.params.training import Lora
 from r1pipe.response import parse
 from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import DeadRewardAlarm

@@ -10,15 +10,16 @@ from scipy.optimize import linprog
 from scipy.spatial import ConvexHull, HalfspaceIntersection
 
 from r1pipe.errors import MissingError
-from r1pipe.geometry import Box, OrientedBox, boxes_array, iou, rotation
-from r1pipe.metrics.answers import clean_answer, match, match_leo, situated_type
-from r1pipe.metrics.captions import Corpus, bleu, bleu_statistics, cider_d, rouge_l
+from r1pipe.geometry import Box, OrientedBox, boxes_array, giou, iou, rotation
+from r1pipe.metrics.answers import clean_answer, match, match_any_word, match_leo, situated_type, unigram_f
+from r1pipe.metrics.captions import Corpus, bleu, bleu_statistics, cider_d, rouge_l, smoothed_bleu
 from r1pipe.metrics.dense import SILENCE, Caption, assign, candidates, unwrap, wrap
 from r1pipe.metrics.grounding import box_iou, f1
 from r1pipe.metrics.intervals import differences, intervals, mean
 from r1pipe.metrics.meteor import find_jar, meteor
 from r1pipe.metrics.retrieval import image_ranks, text_ranks, view_cosines
 from r1pipe.metrics.tokens import tokenize
+from r1pipe.metrics.wordnet import find_lemma
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -98,6 +99,20 @@ def test_rouge_l_by_hand(candidate, references, value):
     assert rouge_l(Corpus([candidate], [references]))[0] == pytest.approx(value)
 
 
+def test_smoothed_bleu_equals_nltks():
+    # sentence_bleu of nltk 3.10 with SmoothingFunction().method1 and PointLLM's weights, times 100.
+    rows = {
+        ("a red chair with four legs", "a red wooden chair with four legs"): [84.6482, 75.7116, 62.5601, 51.1508],
+        ("red", "a red chair"): [13.5335, 4.2797, 2.9608, 2.4066],
+        ("a lamp lamp lamp on the big desk", "the lamp on the desk stands"): [50.0, 37.7964, 29.1291, 14.7722],
+        ("##", "a bed"): [0, 0, 0, 0],
+        ("The chair", "the chair"): [50.0, 22.3607, 17.4044, 14.9535],
+    }
+    corpus = Corpus([said for said, _ in rows], [[known] for _, known in rows])
+    found = 100 * smoothed_bleu(bleu_statistics(corpus))
+    assert found == pytest.approx(np.array(list(rows.values())), abs=1e-4)
+
+
 def test_cider_of_one_sample_is_zero_because_every_word_is_in_every_document():
     assert cider_d(Corpus(["a b c d"], [["a b c d"]])).tolist() == [0.0]
 
@@ -163,18 +178,47 @@ def test_clean_answer_keeps_the_original_oddities(text, cleaned):
 
 
 @pytest.mark.parametrize(
-    ("answer", "references", "expected", "leo"),
+    ("answer", "references", "expected", "leo", "any_word"),
     [
-        pytest.param("red", ["red"], (True, True), (True, True), id="equal"),
-        pytest.param("dark red", ["red"], (False, True), (False, True), id="contains"),
-        pytest.param("red", ["darkred", "red"], (True, True), (False, True), id="leo stops at the first partial match"),
-        pytest.param("", ["red"], (False, False), (False, True), id="leo takes the empty answer"),
-        pytest.param("blue", ["red"], (False, False), (False, False), id="different"),
+        pytest.param("red", ["red"], (True, True), (True, True), (True, True), id="equal"),
+        pytest.param("dark red", ["red"], (False, True), (False, True), (False, True), id="contains"),
+        pytest.param("red", ["darkred", "red"], (True, True), (False, True), (False, True), id="leo stops at the first partial match"),
+        pytest.param("", ["red"], (False, False), (False, True), (False, True), id="leo takes the empty answer"),
+        pytest.param("blue", ["red"], (False, False), (False, False), (False, False), id="different"),
+        pytest.param("a red bed", ["red chair"], (False, False), (False, False), (False, True), id="one word in common"),
+        pytest.param("darkred", ["red"], (False, True), (False, True), (False, False), id="what holds the reference is not in it"),
+        pytest.param("red", ["blue", "red"], (True, True), (True, True), (False, False), id="only the first reference"),
     ],
-)
-def test_exact_and_refined_match(answer, references, expected, leo):
+)  # fmt: skip
+def test_exact_and_refined_match(answer, references, expected, leo, any_word):
     assert match(answer, references) == expected
     assert match_leo(answer, references) == leo
+    assert match_any_word(answer, references) == any_word
+
+
+@pytest.mark.parametrize(
+    ("answer", "references", "value"),
+    [
+        # Two of three words are in the reference, and two of its four in the answer: P 2/3, R 1/2.
+        pytest.param("two red chairs", ["red chair by windows"], 4 / 7, id="by lemma"),
+        pytest.param("chairs", ["red chair by windows", "a chair"], 2 / 3, id="the best reference"),
+        pytest.param("chair chair", ["chair"], 1.0, id="a repeated word counts each time"),
+        pytest.param("Left of it", ["right", "Left of it"], 1.0, id="exact"),
+        pytest.param("bed", ["chair"], 0.0, id="nothing in common"),
+        pytest.param("", ["chair"], 0.0, id="empty"),
+    ],
+)
+def test_scanqas_f_value_by_hand(answer, references, value):
+    assert unigram_f(answer, references, lambda word: word.removesuffix("s")) == pytest.approx(value)
+
+
+def test_wordnets_lemmas_are_there_or_say_what_is_missing(monkeypatch):
+    try:
+        lemma = find_lemma()
+    except MissingError as error:
+        assert "WordNet" in str(error)
+    else:
+        assert [lemma(word) for word in ("chairs", "shelves", "was", "left")] == ["chair", "shelf", "wa", "left"]
 
 
 def test_a_situated_question_has_the_type_of_its_first_word():
@@ -343,6 +387,23 @@ def turned(angle, *size, centre=(0.0, 0.0, 0.0)):
 def test_turned_boxes_overlap_by_hand(one, two, value):
     assert iou(one, two)[0, 0] == pytest.approx(value, abs=1e-12)
     assert iou(two, one)[0, 0] == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "value", "without_overlap"),
+    [
+        # Two cubes of side 1 half a metre apart: 1/3 shared, and no gap in their hull of 1.5.
+        pytest.param(Box(0, 0, 0, 1, 1, 1), Box(0.5, 0, 0, 1, 1, 1), 1 / 3, 1 / 3, id="half shared"),
+        pytest.param(Box(0, 0, 0, 1, 1, 1), Box(0, 0, 0, 1, 1, 1), 1.0, 1.0, id="the same"),
+        pytest.param(Box(0, 0, 0, 1, 1, 1), Box(3, 0, 0, 1, 1, 1), -0.5, -0.5, id="two metres of gap in a hull of four"),
+        pytest.param(Box(0, 0, 0, 2, 2, 2), Box(0, 0, 0, 1, 1, 1), 1 / 8, 1 / 8, id="one inside the other"),
+        pytest.param(Box(0, 0, 0, 1, 1, 1), Box(1, 1, 0, 2, 2, 1), (0.25 / 4.75) - 1.5 / 6.25, -1.25 / 6.25, id="across"),
+        pytest.param(turned(math.pi / 4, 1, 1, 1), Box(0, 0, 0, 2**0.5, 2**0.5, 1), 0.5, 0.5, id="a turned box's hull"),
+    ],
+)  # fmt: skip
+def test_generalised_iou_by_hand(one, two, value, without_overlap):
+    assert giou(one, two)[0, 0] == pytest.approx(value, abs=1e-12)
+    assert giou(two, one, counts_overlap=False)[0, 0] == pytest.approx(without_overlap, abs=1e-12)
 
 
 def half_spaces(box):

@@ -17,7 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 from tiny_serving import QUESTIONS, SCENE, scene, served_model
 
 from r1pipe.geometry import Box
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.scenes.graph import ahead
 from r1pipe.serving import api, figures, handlers, markup, page
 from r1pipe.serving.examples import examples

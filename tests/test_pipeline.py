@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NOT_TRACKED = {
     "r1pipe/errors.py",  # sentences
-    "r1pipe/params.py",  # the values are tracked by `params:`
+    *(f"r1pipe/params/{path.name}" for path in (ROOT / "r1pipe/params").glob("*.py")),  # `params:` tracks the values
     "r1pipe/progress.py",  # bars
     "r1pipe/stages/__init__.py",  # how threads wait
     "r1pipe/stages/costs.py",  # seconds and memory

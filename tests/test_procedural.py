@@ -13,7 +13,7 @@ from r1pipe.datasets.scannet import read_scan
 from r1pipe.datasets.sqa3d import Annotation, scene_pose
 from r1pipe.files import sha256
 from r1pipe.geometry import iou, transform
-from r1pipe.params import Collect, Rooms
+from r1pipe.params.scenes import Collect, Rooms
 from r1pipe.procedural import write_rooms
 from r1pipe.procedural.annotations.facts import Facts
 from r1pipe.procedural.furniture import KINDS

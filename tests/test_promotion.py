@@ -11,7 +11,8 @@ from tiny_flows import ROOT, commit, git
 
 from flows.promotion import judge, promote, promoted
 from r1pipe.errors import DataError
-from r1pipe.params import Gate, Params
+from r1pipe.params import Params
+from r1pipe.params.flows import Gate
 
 PARAMS = Params.load(ROOT / "params.yaml")
 GATE = Gate(task="grounding", metric="acc_25", min_gain=0.0)

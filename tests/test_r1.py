@@ -168,7 +168,7 @@ def test_a_completion_follows_its_prompt_without_a_gap(processor_and_model, para
 
 @pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4, "dropout": 0.0, "last_blocks": 1}], ids=["full", "lora"])
 def test_sft_then_grpo_through_unmodified_trainers(processor_and_model, params, tmp_path, lora):
-    from r1pipe.params import Lora
+    from r1pipe.params.training import Lora
 
     processor, model = processor_and_model
     adapters = Lora(**lora) if lora else None

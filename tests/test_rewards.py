@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from r1pipe.errors import GateError
-from r1pipe.params import RewardWeights
+from r1pipe.params.training import RewardWeights
 from r1pipe.rewards import (
     LengthReward,
     SemanticReward,

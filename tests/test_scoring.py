@@ -17,7 +17,9 @@ from r1pipe.evaluation.tasks import questions
 from r1pipe.files import read_json, read_jsonl, write_jsonl
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Evaluate, RewardWeights, Think
+from r1pipe.params.evaluation import Evaluate
+from r1pipe.params.run import Think
+from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.total import build_rewards
 from r1pipe.views.choice import ViewChoice
 

@@ -6,7 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from r1pipe.cli import app
@@ -45,6 +50,7 @@ FORMATS = {
     "ScanRefer's boxes": ("grounding", [{**BENCH, "bbox": corners(*CUBE)}], [{**BENCH, "bbox": corners(*CUBE)}], {"acc_50": 100, "unique_acc_25": 100}),
     "Multi3DRefer's boxes": ("multi-grounding", [{"scene_id": "s", "ann_id": 4, "aabb": [corners(*CUBE)]}], [{"id": "multi3drefer-s-4", "boxes": [CUBE, [9, 9, 9, 1, 1, 1]]}], {"f1_50": pytest.approx(200 / 3)}),
     "Scan2Cap's boxes and captions by scene": ("captioning", {"s": [{"caption": "a red chair", "box": corners(*CUBE), "obj_prob": [0, 1]}]}, [{"scene_id": "s", "object_id": 1, "box": CUBE, "captions": ["a red chair"]}], {"bleu_4_50": pytest.approx(100, abs=1e-3)}),
+    "Scan2Cap's boxes and captions by scene, for ScanRefer's descriptions": ("captioning", {"s": [{"caption": "a red chair", "box": corners(*CUBE)}]}, [{"scene_id": "s", "object_id": "1", "ann_id": n, "bbox": corners(*CUBE), "token": text.split()} for n, text in enumerate(("a red chair", "one chair"))], {"bleu_4_50": pytest.approx(100, abs=1e-3), "num_samples": 1}),
     "Video-3D-LLM's responses": ("situated", [{"sample_id": "q", "pred_response": "The chair."}], [{"id": "q", "answers": ["chair"], "question": "What is it?"}], {"em": 100, "em_what": 100}),
     "answers by id": ("dialogue", {"a": "hello there"}, [{"id": "a", "answers": ["hello there"]}], {"bleu_1": pytest.approx(100, abs=1e-3)}),
 }  # fmt: skip
@@ -56,7 +62,7 @@ def test_official_submissions_are_recognised(tmp_path, name):
     found = run_score(
         task, write(tmp_path / "p.json", predictions), write(tmp_path / "r.json", references), None, QUIET
     )
-    assert found["recognised"]["predictions"] == name
+    assert found["recognised"]["predictions"] == name.partition(",")[0]
     assert {key: found[key] for key in expected} == expected
 
 
@@ -293,6 +299,37 @@ def test_a_model_that_is_asked_for_and_not_there_is_an_error(tmp_path):
         run_score("object-captioning", given, rows, None, QUIET._replace(sentence_model=str(tmp_path / "no")))
 
 
+def test_a_sentence_model_compares_means_or_what_it_pooled(tmp_path):
+    words = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "a", "one", "red", "blue", "chair", "##"])}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel(words, "[UNK]")), pad_token="[PAD]")
+    tokenizer.backend_tokenizer.pre_tokenizer = WhitespaceSplit()
+    torch.manual_seed(0)
+    model = BertModel(
+        BertConfig(
+            vocab_size=len(words), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+        )
+    ).eval()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "bert")
+    said, known = ["a red chair", ""], [["one red chair", "a red chair"], ["one blue chair"]]
+    given = write(tmp_path / "p.jsonl", [{"id": n, "caption": text} for n, text in zip("ab", said, strict=True)])
+    wanted = write(tmp_path / "r.jsonl", [{"id": n, "captions": texts} for n, texts in zip("ab", known, strict=True)])
+
+    def expected(pool):
+        empty, blue = (pool(model(**tokenizer(text, return_tensors="pt")))[0] for text in ("##", "one blue chair"))
+        return 50 * (1 + torch.cosine_similarity(empty, blue, dim=0).item())  # the first caption is a reference itself
+
+    for protocol, pool in {
+        "pointllm": lambda output: output.last_hidden_state.mean(dim=1),
+        "pointllm-simcse": lambda output: output.pooler_output,
+    }.items():
+        how = QUIET._replace(protocol=protocol, sentence_model=str(tmp_path / "bert"))
+        found = run_score("object-captioning", given, wanted, None, how)
+        assert found["sentence_similarity"] == pytest.approx(expected(pool), abs=1e-3)
+        assert found["bleu_1"] == pytest.approx(50)
+        assert "cider" not in found
+
+
 def call(*arguments):
     return CliRunner().invoke(app, ["score", *map(str, arguments)])
 
@@ -308,8 +345,10 @@ def test_the_command_prints_one_json_object_and_writes_it(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["--references", "r"], "Expected a file as --predictions, found none.", id="no predictions"),
-        pytest.param(["--references", "r", "--baseline", "prior"], "as --learn-from", id="nothing to learn from"),
+        pytest.param(["--references", "r"], "Expected a value for --predictions, found none.", id="no predictions"),
+        pytest.param(
+            ["--references", "r", "--baseline", "prior"], "a value for --learn-from", id="nothing to learn from"
+        ),
         pytest.param(["--references", "r", "--baseline", "x"], "found --baseline x", id="unknown baseline"),
         pytest.param(["--references", "r", "--option", "x"], "NAME=VALUE, found 'x'", id="no value"),
     ],
@@ -325,6 +364,8 @@ def test_the_command_lists_protocols_with_their_options():
     assert output.index("chat-scene:") < output.index("scan2cap:")
     assert "inclusive=false" in output
     assert "reference.max_words=30" in output
+    assert "\n  silence: scored|left-out. Whether an object that nobody speaks for" in output
+    assert not [line for line in output.splitlines() if line.endswith(": ")]
 
 
 def test_compare_refuses_another_unit_too(tmp_path):

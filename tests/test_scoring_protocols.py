@@ -5,9 +5,12 @@ Java at hand its figures are computed anew, and `FIGURES` holds what came out.
 """
 
 import importlib.util
+import math
 import shutil
 
+import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 from r1pipe.evaluation.protocols import PROTOCOLS
 from r1pipe.evaluation.scoring import measure
@@ -54,7 +57,7 @@ def ptb(texts):
 def official_answers(name):
     """Prediction and references as the evaluator of that name hands them to the scorers."""
     said, known = [a for a, _ in ANSWERS.values()], [r for _, r in ANSWERS.values()]
-    if name in ("scanqa", "sqa3d", "coco"):
+    if name in ("scanqa", "sqa3d", "sqa3d-llm", "coco"):
         return ptb(said), [ptb(texts) for texts in known]
     if name == "leo":
         return [clean_answer(t) for t in said], [[clean_answer(t) for t in texts] for texts in known]
@@ -117,6 +120,51 @@ def official_captions(name, k):
     return (ptb(said), [ptb(texts) for texts in known]) if name == "chat-scene" else (said, known)
 
 
+def benchmark_matches(captions):
+    """Scan2Cap's benchmark: for each object a caption with its IoU, matched by a GIoU without its intersection."""
+    low = [[box[i] - box[i + 3] / 2 for i in range(3)] for box, _ in captions]
+    high = [[box[i] + box[i + 3] / 2 for i in range(3)] for box, _ in captions]
+    cost = np.zeros((len(captions), len(OBJECTS)))
+    for c, (box, _) in enumerate(captions):
+        for o, (target, _) in OBJECTS.items():
+            hull = 1.0
+            for i in range(3):
+                hull *= max(high[c][i], target[i] + target[i + 3] / 2) - min(low[c][i], target[i] - target[i + 3] / 2)
+            cost[c, o] = 1 - (math.prod(box[3:]) + math.prod(target[3:])) / hull
+    by_object = dict.fromkeys(OBJECTS, 0)
+    by_object |= {int(o): int(c) for c, o in zip(*linear_sum_assignment(cost), strict=True)}
+    return {o: (captions[c][1], aabb_iou(captions[c][0], OBJECTS[o][0])) for o, c in by_object.items()}
+
+
+def official_f1(captions, k, scorers):
+    """The benchmark's F1, precision and recall of each metric, times 100."""
+    matches = benchmark_matches(captions)
+    said = {o: [f"sos {text} eos"] for o, (text, _) in matches.items()}
+    known = {o: [f"sos {text} eos" for text in texts] for o, (_, texts) in OBJECTS.items()}
+    mask = np.array([overlap >= k for _, overlap in matches.values()])
+    rows = []
+    for score in scorers(known, said):
+        total = np.sum(np.array(score) * mask)
+        precision, recall = total / len(captions), total / len(OBJECTS)
+        rows.append(
+            [round(100 * float(x), 4) for x in (2 * precision * recall / (precision + recall), precision, recall)]
+        )
+    return rows
+
+
+def coco_sentences(known, said):
+    """pycocoevalcap's scores of single sentences: CIDEr, BLEU-4, ROUGE-L."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    return (
+        Cider().compute_score(known, said)[1],
+        Bleu(4).compute_score(known, said, verbose=0)[1][3],
+        Rouge().compute_score(known, said)[1],
+    )
+
+
 def coco(said, known):
     """pycocoevalcap's figures, times 100: CIDEr, BLEU-1..4, ROUGE-L."""
     from pycocoevalcap.bleu.bleu import Bleu
@@ -147,9 +195,17 @@ FIGURES = {
     ("video-3d-llm", 0.25): [498.3704, 37.886, 36.6435, 36.149, 35.8211, 68.188, 27.8363],
     ("video-3d-llm", 0.5): [498.3704, 26.9727, 25.9145, 25.8763, 25.8292, 62.2319, 23.1052],
 }
-FIGURES["sqa3d"] = FIGURES["coco"] = FIGURES["scanqa"]
+FIGURES["sqa3d"] = FIGURES["sqa3d-llm"] = FIGURES["coco"] = FIGURES["scanqa"]
 CASES = [(task, p.name) for task in ("qa", "situated", "dialogue", "planning") for p in PROTOCOLS[task]]
-CAPTION_CASES = [(p.name, k) for p in PROTOCOLS["captioning"] for k in (0.25, 0.5)]
+CAPTION_CASES = [(p.name, k) for p in PROTOCOLS["captioning"] if p.score == "corpus" for k in (0.25, 0.5)]
+FEW = CAPTIONS[1::2]
+# F1, precision and recall of CIDEr, BLEU-4 and ROUGE-L: of all captions, and of two, where an object left over hears the first.
+F1_FIGURES = {
+    (5, 0.25): [[174.289, 156.8601, 196.0752], [12.4086, 11.1678, 13.9597], [38.8096, 34.9286, 43.6608]],
+    (5, 0.5): [[174.289, 156.8601, 196.0752], [12.2154, 10.9938, 13.7423], [32.8002, 29.5201, 36.9002]],
+    (2, 0.25): [[25.4148, 38.1223, 19.0611], [0.2899, 0.4349, 0.2174], [32.2683, 48.4025, 24.2012]],
+    (2, 0.5): [[19.4027, 29.1041, 14.5521], [0.0, 0.0, 0.0], [13.9269, 20.8904, 10.4452]],
+}
 
 
 def answer_measures(task, name, jar=None):
@@ -158,8 +214,8 @@ def answer_measures(task, name, jar=None):
     return {key: item.value for key, item in measure(task, predictions, references, name, jar=jar).items()}
 
 
-def caption_measures(name, jar=None):
-    predictions = [{"scene_id": "s", "box": box, "caption": text} for box, text in CAPTIONS]
+def caption_measures(name, jar=None, captions=CAPTIONS):
+    predictions = [{"scene_id": "s", "box": box, "caption": text} for box, text in captions]
     references = [
         {"scene_id": "s", "object_id": o, "box": box, "captions": known} for o, (box, known) in OBJECTS.items()
     ]
@@ -178,6 +234,17 @@ def test_captions_score_as_the_protocols_code_scores_them(name, k):
     assert [found[f"{key}_{100 * k:.0f}"] for key in NAMES[:-1]] == pytest.approx(FIGURES[name, k][:-1], abs=1e-4)
 
 
+@pytest.mark.parametrize(("num", "k"), [(len(some), k) for some in (CAPTIONS, FEW) for k in (0.25, 0.5)])
+def test_scan2caps_benchmark_counts_captions_and_objects(num, k):
+    found = caption_measures("scan2cap-benchmark", captions=CAPTIONS if num == len(CAPTIONS) else FEW)
+    names = [
+        f"{name}_{part}{100 * k:.0f}"
+        for name in ("cider", "bleu_4", "rouge_l")
+        for part in ("", "precision_", "recall_")
+    ]
+    assert [found[name] for name in names] == pytest.approx(np.ravel(F1_FIGURES[num, k]).tolist(), abs=1e-4)
+
+
 # Worked by hand from the rules: which of the eight answers are exactly right, and which are right when refined.
 @pytest.mark.parametrize(
     ("task", "name", "exact", "refined"),
@@ -189,6 +256,8 @@ def test_captions_score_as_the_protocols_code_scores_them(name, k):
         pytest.param("qa", "video-3d-llm", "d", "abcdefg", id="raw strings again"),
         pytest.param("situated", "sqa3d", "abde", "abcdefg", id="sqa3d cleans both"),
         pytest.param("situated", "video-3d-llm", "abde", "abcdefg", id="and so does video-3d-llm there"),
+        # Only the answer is cleaned, so d lost its article and no longer equals its reference; h shares no word with "yes".
+        pytest.param("situated", "sqa3d-llm", "abe", "abcdefg", id="one word in common with the first reference"),
     ],
 )
 def test_exact_match_follows_the_protocol(task, name, exact, refined):
@@ -204,6 +273,13 @@ def test_the_figures_are_those_of_pycocoevalcap():
         assert coco(*official_answers(name)) == pytest.approx(FIGURES[name][:-1], abs=1e-4), name
     for name, k in CAPTION_CASES:
         assert coco(*official_captions(name, k)) == pytest.approx(FIGURES[name, k][:-1], abs=1e-4), (name, k)
+
+
+@needs_coco
+def test_the_benchmarks_figures_are_those_of_pycocoevalcap():
+    for captions in (CAPTIONS, FEW):
+        for k in (0.25, 0.5):
+            assert official_f1(captions, k, coco_sentences) == F1_FIGURES[len(captions), k]
 
 
 @needs_coco

@@ -14,8 +14,10 @@ from tiny_serving import QUESTIONS, SCENE, client_of, scene, served_model
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import iou
+from r1pipe.models.r1.hearing import Completion
 from r1pipe.serving import api, guards
 from r1pipe.serving.answer import Answer, Ask
+from r1pipe.serving.batching import Said
 from r1pipe.serving.bundle import LINEAGE, Bundle, find, unpack
 from r1pipe.serving.rooms import MAX_UPLOADS
 
@@ -61,6 +63,13 @@ def test_what_the_model_was_not_trained_for_is_said(client):
     answer = client.post("/answer", json=ASK | {"task": "planning"}).json()
     assert any("not for planning" in warning for warning in answer["warnings"])
     assert any("grammar" in warning for warning in answer["warnings"])
+
+
+def test_an_answer_that_names_what_was_not_detected_says_so(served):
+    completion = Completion("<think>the lamp <obj_002>, <obj_805></think><answer><obj_077></answer>", 9)
+    answer = served.finish(Ask(scene_id=SCENE, question=QUESTIONS[0]), Said(completion, 0.0, 0.0))
+    assert answer.warnings == ["The completion names objects that were not detected: <obj_805>, <obj_077>."]
+    assert (answer.boxes, [thing.id for thing in answer.objects]) == ([], ["<obj_002>"])
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import threading
 
 import pytest
@@ -50,6 +51,14 @@ def events(response):
     """Names and data of server-sent events."""
     blocks = [block.split("\n") for block in response.text.strip().split("\n\n")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
+
+
+def test_the_documentation_comes_from_this_server_alone(client):
+    html = client.get("/docs").text
+    files = re.findall(r'(?:src|href)="([^"]+)"', html)
+    assert len(files) == 3 and "/openapi.json" in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert [client.get(file).status_code for file in files] == [200] * 3
 
 
 @pytest.mark.parametrize("path", ["/answer", "/locate"])

@@ -10,7 +10,7 @@ from tiny_room import OBJECTS, ask, room
 from r1pipe.datasets import Pose
 from r1pipe.datasets.draft import Draft, Rejection
 from r1pipe.errors import DataError
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.response import compose, parse
 from r1pipe.synthesis.drafting import draft_all
 from r1pipe.synthesis.patterns import conclude

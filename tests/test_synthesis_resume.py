@@ -21,7 +21,7 @@ import yaml
 from gemini_server import GeminiServer, faulty
 from tiny_room import ask, room
 
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.response import parse
 from r1pipe.synthesis.service import KEY_VARIABLE
 

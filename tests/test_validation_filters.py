@@ -6,7 +6,7 @@ import pytest
 from tiny_gate import PARAMS, World, asked, draft, room
 
 from r1pipe.datasets import Sample
-from r1pipe.params import Probe
+from r1pipe.params.chains import Probe
 from r1pipe.response import compose
 from r1pipe.synthesis.faults import FAULTS, OTHERWISE_CAUGHT
 from r1pipe.synthesis.probe import probe

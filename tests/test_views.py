@@ -10,7 +10,7 @@ import pytest
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.geometry import Box, transform
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.cameras import Cameras, join, look_at, pinhole
 from r1pipe.views.placement import candidates, num_candidates

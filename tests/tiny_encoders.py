@@ -9,7 +9,9 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.depth import DepthEncoder
 from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.models.encoders.points import PointEncoder, PointNetwork, Settings
-from r1pipe.params import Encode, Params, Render
+from r1pipe.params import Params
+from r1pipe.params.encoders import Encode
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.views import render_scene
 

@@ -11,7 +11,8 @@ from r1pipe.datasets.draft import Draft
 from r1pipe.datasets.manifest import File, Manifest, Root, SceneEntry
 from r1pipe.files import write_jsonl, write_text
 from r1pipe.geometry import Box
-from r1pipe.params import Params, Probe
+from r1pipe.params import Params
+from r1pipe.params.chains import Probe
 from r1pipe.scenes import Scene, SceneObject
 from r1pipe.stages import validate
 

@@ -23,7 +23,9 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
 from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params import Lora, Model, Params
+from r1pipe.params import Params
+from r1pipe.params.model import Model
+from r1pipe.params.training import Lora
 from r1pipe.stages.runner import run
 from r1pipe.training.language import checkpoints
 from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some

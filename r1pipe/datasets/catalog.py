@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from r1pipe.datasets.labels import LabelMap
 from r1pipe.datasets.scannet import Scan
 from r1pipe.errors import DataError
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.scenes.scene import SceneObject
 
 logger = logging.getLogger(__name__)

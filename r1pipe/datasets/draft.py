@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field
 
 from r1pipe.datasets.sample import Sample
-from r1pipe.params import Split, Task
+from r1pipe.params.section import Split, Task
 from r1pipe.response import identifier
 
 NO_TARGET = "none"

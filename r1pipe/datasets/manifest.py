@@ -19,7 +19,7 @@ from r1pipe.datasets.rows import parse
 from r1pipe.datasets.sources import annotation_files
 from r1pipe.errors import DataError, MissingError
 from r1pipe.files import read_json, sha256, write_text
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.progress import track
 
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -5,7 +5,7 @@ import hashlib
 from pydantic import BaseModel, ConfigDict
 
 from r1pipe.geometry import Box
-from r1pipe.params import Split, Task
+from r1pipe.params.section import Split, Task
 
 
 class Pose(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from r1pipe.datasets.sample import Sample
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.scenes.graph import STRUCTURE
 from r1pipe.scenes.scene import SceneObject
 

@@ -13,7 +13,7 @@ from r1pipe.datasets.draft import Draft
 from r1pipe.datasets.rows import Row, parse
 from r1pipe.datasets.sample import Pose, Sample
 from r1pipe.files import read_jsonl
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import parse as parse_response
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from r1pipe.datasets.catalog import Catalog
 from r1pipe.datasets.rows import Row, json_rows
 from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 
 KINDS: dict[str, Task] = {
     "embodied_dialogue_filtered": "dialogue",

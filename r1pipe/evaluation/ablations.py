@@ -54,6 +54,9 @@ RANKS = (4, 8, 12, 16, 32)
 
 REWARDS = ("format", "perception", "semantic")
 
+WITH_REWARD = (REWARD, EXACT_MATCH, ACC_25, CIDER_50)
+"""For variants that are reinforced by the same rewards."""
+
 SEEDS = {"seed 1": ("base.seed=1",), "seed 2": ("base.seed=2",), "seed 0": ()}
 """Other rooms, other weights to start from, other batches."""
 
@@ -62,7 +65,7 @@ ABLATIONS = {
         title=f"SFT, more SFT and GRPO over {len(SEEDS)} seeds, all their samples pooled",
         runs=SEEDS,
         variants={arm: Variant(arm, tuple(SEEDS)) for arm in ("sft", "control", "grpo")},
-        columns=(REWARD, EXACT_MATCH, ACC_25, CIDER_50),
+        columns=WITH_REWARD,
     ),
     "modalities": Ablation.of(
         title="What the model sees (the shape of the paper's Table 10)",
@@ -128,7 +131,7 @@ ABLATIONS = {
             },
             "all weights": (),
         },
-    ),
+    )._replace(columns=WITH_REWARD),
 }
 
 

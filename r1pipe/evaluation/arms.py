@@ -13,7 +13,8 @@ from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, pre
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
 from r1pipe.models.r1.answering import Answerer
-from r1pipe.params import Evaluate, Think
+from r1pipe.params.evaluation import Evaluate
+from r1pipe.params.run import Think
 from r1pipe.response import parse
 
 Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]

@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from r1pipe.errors import DataError
 from r1pipe.evaluation import rows
 from r1pipe.evaluation.rules import CaptionProtocol
-from r1pipe.metrics.dense import EMPTY, SILENCE, Caption, Spoken, assign, candidates
+from r1pipe.metrics.dense import EMPTY, SILENCE, Caption, Spoken, assign, candidates, matched
 from r1pipe.metrics.grounding import percent
-from r1pipe.metrics.ngrams import Measures, ngrams
+from r1pipe.metrics.intervals import mean
+from r1pipe.metrics.ngrams import Measures, ngrams, sentence_scores
 
 Rows = Iterable[Mapping[str, Any]]
 
@@ -36,10 +39,39 @@ def captioning(predictions: Rows, references: Rows, rules: CaptionProtocol, jar:
     if not wanted:
         raise DataError("Expected a predicted box that overlaps an annotated object, found none.")
     texts = [[rules.reference(text) for text in row.captions] for row in wanted]
+    if rules.score == "f1":
+        return _f1(spoken, texts, len(given), rules, jar)
     measures: Measures = {}
     for k in rules.thresholds:
         said = [_sentence(_loudest(some, k, rules), rules) for some in spoken]
         measures |= ngrams(said, texts, f"_{percent(k)}", jar=jar)
+    return measures
+
+
+def _f1(
+    spoken: Sequence[Sequence[Spoken]],
+    texts: Sequence[Sequence[str]],
+    num_given: int,
+    rules: CaptionProtocol,
+    jar: Path | None,
+) -> Measures:
+    """Scan2Cap's benchmark: scores of sentences at IoU k, over the predictions, over the objects, and their harmonic mean.
+
+    Precision and recall are one sum over two counts, so F1 is twice that sum over both counts together. The benchmark's dense
+    captioning mAP is not given: it needs nltk's METEOR, and its outcome depends on the order of the rows.
+    """
+    heard = [some[0] if some else SILENCE for some in spoken]
+    scores = sentence_scores([_sentence(item, rules) for item in heard], texts, jar=jar)
+    iou_N = np.array([item.iou for item in heard])
+    share = len(texts) / num_given
+    measures: Measures = {}
+    for k in rules.thresholds:
+        hit_N = iou_N >= k if rules.inclusive else iou_N > k
+        for name, score_N in scores.items():
+            counted_N = score_N * hit_N
+            measures[f"{name}_{percent(k)}"] = mean(counted_N * 2 * share / (share + 1))
+            measures[f"{name}_precision_{percent(k)}"] = mean(counted_N * share)
+            measures[f"{name}_recall_{percent(k)}"] = mean(counted_N)
     return measures
 
 
@@ -86,6 +118,10 @@ def _spoken(
 
 
 def _speakers(captions: Sequence[Caption], boxes: Sequence[Any], rules: CaptionProtocol) -> list[list[Spoken]]:
+    if rules.speaker == "matched":
+        pairs = matched(captions, boxes, counts_overlap=rules.giou_overlap, epsilon=rules.epsilon)
+        first = captions[:1] if rules.unmatched == "first" else []
+        return [some or assign(first, [box], epsilon=rules.epsilon) for some, box in zip(pairs, boxes, strict=True)]
     if rules.speaker == "object":
         spoken = [[item] for item in assign(captions, boxes, epsilon=rules.epsilon)]
     else:

@@ -12,7 +12,7 @@ from r1pipe.evaluation.scoring import measure
 from r1pipe.geometry import Box, iou
 from r1pipe.metrics.answers import clean_answer, match
 from r1pipe.metrics.grounding import box_iou
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.response import parse
 
 Row = Mapping[str, Any]

@@ -71,11 +71,11 @@ def _views(row: rows.ObjectReference, folder: Path) -> NDArray[np.uint8]:
     return np.stack(views)
 
 
-def sentence_measures(given: Rows, wanted: Rows, model: str) -> Measures:
+def sentence_measures(given: Rows, wanted: Rows, rules: ObjectProtocol, model: str) -> Measures:
     """`sentence_similarity`: the cosine of caption and reference, the best reference, times 100.
 
-    Protocol: PointLLM's and LEO's, with Sentence-BERT models (`all-mpnet-base-v2`, `all-MiniLM-L6-v2`): the mean of the last
-    hidden states. The model decides the number, so the result names it.
+    Protocol: PointLLM's and LEO's, with Sentence-BERT models (`all-mpnet-base-v2`, `all-MiniLM-L6-v2`), or PointLLM's with
+    SimCSE (`princeton-nlp/sup-simcse-roberta-large`). The model decides the number, so the result names it.
 
     Raises:
         MissingError: if the model is not there.
@@ -84,7 +84,9 @@ def sentence_measures(given: Rows, wanted: Rows, model: str) -> Measures:
     captions = rows.in_order(rows.parse(given, rows.ObjectCaption, "object captions"), references)
     name, _, revision = model.partition("@")
     texts = [text for row in references for text in row.captions]
-    embedded = _embed([*(row.caption for row in captions), *texts], name, revision or None)
+    embedded = _embed(
+        [*(row.caption or rules.empty for row in captions), *texts], name, revision or None, rules.pooling
+    )
     mine_NC, theirs_SC = embedded[: len(captions)], embedded[len(captions) :]
     edges = np.cumsum([len(row.captions) for row in references])[:-1]
     best = [float((part @ own).max()) for own, part in zip(mine_NC, np.split(theirs_SC, edges), strict=True)]
@@ -92,7 +94,7 @@ def sentence_measures(given: Rows, wanted: Rows, model: str) -> Measures:
 
 
 @torch.inference_mode()
-def _embed(texts: Sequence[str], name: str, revision: str | None) -> NDArray[np.float32]:
+def _embed(texts: Sequence[str], name: str, revision: str | None, pooling: str) -> NDArray[np.float32]:
     """Unit vectors of texts, `(N, C)`."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
@@ -102,7 +104,8 @@ def _embed(texts: Sequence[str], name: str, revision: str | None) -> NDArray[np.
     parts = []
     for start in range(0, len(texts), 64):
         batch = tokenizer(list(texts[start : start + 64]), padding=True, truncation=True, return_tensors="pt")
-        hidden_BLC, mask_BL1 = model(**batch).last_hidden_state, batch["attention_mask"][..., None]
-        mean_BC = (hidden_BLC * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
-        parts.append(normalize(mean_BC, dim=-1).float().numpy())
+        output, mask_BL1 = model(**batch), batch["attention_mask"][..., None]
+        mean_BC = (output.last_hidden_state * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)
+        chosen_BC = output.pooler_output if pooling == "pooler" else mean_BC
+        parts.append(normalize(chosen_BC, dim=-1).float().numpy())
     return np.concatenate(parts)

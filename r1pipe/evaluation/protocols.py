@@ -2,14 +2,15 @@
 
 A protocol is data: each difference between evaluators is an option with a name, and `r1pipe score --option` sets one.
 Sources: the evaluators of ScanQA (`scripts/score.py`), SQA3D, LEO (`evaluator/`), Chat-Scene (`utils/eval.py`),
-Video-3D-LLM (`llava/eval/`), LL3DA (`eval_utils/`), Scan2Cap (`lib/eval_helper.py`), ScanRefer (`benchmark/eval.py`),
+Video-3D-LLM (`llava/eval/`), LL3DA (`eval_utils/`), Scan2Cap (`lib/eval_helper.py`, `benchmark/eval.py`), ScanRefer (`benchmark/eval.py`),
 M3DRef-CLIP (`m3drefclip/evaluation/`), Cap3D and PointLLM.
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from r1pipe.errors import DataError
 from r1pipe.evaluation.rules import AnswerProtocol, BoxProtocol, CaptionProtocol, ObjectProtocol, Protocol, Text
@@ -43,7 +44,7 @@ PROTOCOLS: dict[ScoreTask, tuple[Protocol, ...]] = {
         AnswerProtocol(
             name="scanqa",
             rules="ScanQA's score.py: exact match of raw strings, n-grams of PTB tokens; refined match is LEO's, of cleaned strings, in any order",
-            prediction=_PTB, reference=_PTB, exact="raw",
+            prediction=_PTB, reference=_PTB, exact="raw", unigram_f=True,
         ),
         _LEO,
         _CHAT_SCENE,
@@ -66,6 +67,11 @@ PROTOCOLS: dict[ScoreTask, tuple[Protocol, ...]] = {
             name="video-3d-llm",
             rules="exact match of cleaned strings; n-grams of raw words, the prediction without final full stops, no PTB",
             prediction=Text(final_stop="drop-all"), reference=_RAW, exact="clean",
+        ),
+        AnswerProtocol(
+            name="sqa3d-llm",
+            rules="SQA3D's script for language models: em_refined is its accuracy, for which one word in common is enough; only the answer is cleaned",
+            prediction=_PTB, reference=_PTB, exact="clean-answer", refined="shared-word",
         ),
     ),
     "dialogue": (_LL3DA, _COCO),
@@ -101,6 +107,12 @@ PROTOCOLS: dict[ScoreTask, tuple[Protocol, ...]] = {
             inclusive=False, speaker="prediction",
         ),
         CaptionProtocol(
+            name="scan2cap-benchmark",
+            rules="F1 (and precision, recall) of sentence scores, captions and objects matched one to one, IoU >= k, raw words of `sos ... eos`",
+            prediction=Text(wrap=True), reference=Text(wrap=True),
+            speaker="matched", giou_overlap=False, unmatched="first", score="f1",
+        ),
+        CaptionProtocol(
             name="leo",
             rules="m@kIoU, IoU >= k, raw words of `sos ... eos`, full stops of the prediction apart; objects that nobody speaks for are left out",
             prediction=Text(wrap=True, stops="sentence"), reference=Text(wrap=True), silence="left-out",
@@ -121,6 +133,16 @@ PROTOCOLS: dict[ScoreTask, tuple[Protocol, ...]] = {
             name="text-to-view",
             rules="CLIP score and R@k, each text asks for a view of its object among all views; n-grams of PTB tokens",
             prediction=_PTB, reference=_PTB, query="text",
+        ),
+        ObjectProtocol(
+            name="pointllm",
+            rules="the mean of smoothed sentence BLEU of raw words; its ROUGE and METEOR are other ones than coco-caption's, and are not given",
+            prediction=_RAW, reference=_RAW, bleu="smoothed", empty="##",
+        ),
+        ObjectProtocol(
+            name="pointllm-simcse",
+            rules="as pointllm, with the pooler's output as a sentence's embedding",
+            prediction=_RAW, reference=_RAW, bleu="smoothed", empty="##", pooling="pooler",
         ),
     ),
 }  # fmt: skip
@@ -170,6 +192,23 @@ def option_values(rules: Protocol) -> dict[str, str]:
         elif name not in ("name", "rules"):
             values[name] = _written(value)
     return values
+
+
+def options_help(rules: Protocol) -> dict[str, str]:
+    """What each option means and takes; those of a text stand once, for `prediction.` and `reference.` alike."""
+    helped: dict[str, str] = {}
+    for name, field in type(rules).model_fields.items():
+        if isinstance(getattr(rules, name), Text):
+            texts = {f"prediction|reference.{inner}": _help(part) for inner, part in Text.model_fields.items()}
+            helped |= texts
+        elif name not in ("name", "rules"):
+            helped[name] = _help(field)
+    return helped
+
+
+def _help(field: FieldInfo) -> str:
+    meaning = " ".join((field.description or "").split())
+    return f"{'|'.join(get_args(field.annotation))}. {meaning}" if get_origin(field.annotation) is Literal else meaning
 
 
 def _written(value: Any) -> str:

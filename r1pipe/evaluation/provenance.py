@@ -11,7 +11,7 @@ from typing import Any
 from r1pipe.evaluation.protocols import ScoreTask, protocol
 from r1pipe.evaluation.scoring import NO_METEOR
 from r1pipe.files import sha256
-from r1pipe.params import Evaluate
+from r1pipe.params.evaluation import Evaluate
 
 RESAMPLING = (
     "95 % percentile bootstrap over samples; BLEU is recomputed on each resample, CIDEr is the mean of per-sample "

@@ -11,7 +11,9 @@ import torch
 
 from r1pipe.evaluation.tasks import Features, Questions, Row
 from r1pipe.models.r1.answering import Answerer, Request
-from r1pipe.params import Evaluate, RewardWeights, Think
+from r1pipe.params.evaluation import Evaluate
+from r1pipe.params.run import Think
+from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.check import Reward
 from r1pipe.rewards.total import reward_columns, score, total
 

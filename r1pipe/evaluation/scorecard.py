@@ -1,9 +1,9 @@
 """What `r1pipe score` and `r1pipe compare` do with files: read, doubt, score, and say by which rules."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.evaluation import rows
@@ -18,14 +18,16 @@ from r1pipe.evaluation.plausibility import (
 )
 from r1pipe.evaluation.prior import prior_answers
 from r1pipe.evaluation.protocols import ScoreTask, protocol
-from r1pipe.evaluation.rules import Protocol
+from r1pipe.evaluation.rules import AnswerProtocol, Protocol
 from r1pipe.evaluation.scoring import measure
-from r1pipe.evaluation.submissions import Row, Submission, pair, read_submission
+from r1pipe.evaluation.submissions import Row, Submission, by_object, pair, read_submission
 from r1pipe.files import write_json
 from r1pipe.metrics.intervals import differences, intervals
 from r1pipe.metrics.meteor import find_jar
 from r1pipe.metrics.ngrams import Measures
+from r1pipe.metrics.wordnet import find_lemma
 
+Kind = TypeVar("Kind")
 Values = dict[str, Any]
 
 
@@ -140,19 +142,23 @@ def _compared(task: ScoreTask, path: Path, references: Path) -> Measures:
 def _measures(
     task: ScoreTask, predictions: Submission, references: Submission, rules: Protocol, how: Scoring
 ) -> tuple[Measures, Values]:
-    """The metrics, and null for METEOR with the reason where it cannot be had."""
-    jar, reason = None, "METEOR was not asked for"
-    if how.meteor:
-        try:
-            jar = find_jar()
-        except MissingError as error:
-            reason = str(error)
-    measures = measure(task, predictions.rows, references.rows, rules, jar=jar)
-    lacking = [
-        name for name in measures if name.startswith("cider") and name.replace("cider", "meteor") not in measures
-    ]
-    absent: Values = {name.replace("cider", "meteor"): None for name in lacking}
-    return measures, absent | ({"meteor_reason": reason} if lacking else {})
+    """The metrics, and null with the reason for what this machine lacks."""
+    jar, no_meteor = _find(find_jar) if how.meteor else (None, "METEOR was not asked for")
+    wants_lemmas = isinstance(rules, AnswerProtocol) and rules.unigram_f
+    lemma, no_lemma = _find(find_lemma) if wants_lemmas else (None, "")
+    measures = measure(task, predictions.rows, references.rows, rules, jar=jar, lemma=lemma)
+    twins = [name.replace("cider", "meteor") for name in measures if name.startswith("cider")]
+    lacking = [name for name in twins if name not in measures]
+    absent: Values = dict.fromkeys(lacking) | ({"meteor_reason": no_meteor} if lacking else {})
+    return measures, absent | ({"f_value": None, "f_value_reason": no_lemma} if no_lemma else {})
+
+
+def _find(find: Callable[[], Kind]) -> tuple[Kind | None, str]:
+    """What is looked for, and why it is not there."""
+    try:
+        return find(), ""
+    except MissingError as error:
+        return None, str(error)
 
 
 def _with_models(
@@ -176,12 +182,14 @@ def _with_models(
     else:
         from r1pipe.evaluation.objects import sentence_measures
 
-        measures |= sentence_measures(given, wanted, how.sentence_model)
+        measures |= sentence_measures(given, wanted, rules, how.sentence_model)
     return measures, absent
 
 
 def _texts(task: ScoreTask, predictions: Submission, references: Submission) -> tuple[Submission, Submission]:
-    """Rows of `corpus` and `pred` JSON as answers and references, for the tasks that compare answers."""
+    """Official rows as the task reads them: descriptions by object, and `corpus` and `pred` JSON as answers."""
+    if task == "captioning":
+        return predictions, by_object(references)
     if task not in ("qa", "situated", "dialogue", "planning"):
         return predictions, references
     several = [row["id"] for row in predictions.rows if len(row.get("texts", ("",))) != 1]

@@ -5,7 +5,7 @@ scored, as in coco-caption: a part of a file scores unlike the whole, and they s
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from r1pipe.evaluation import rows
 from r1pipe.evaluation.captioning import captioning
 from r1pipe.evaluation.protocols import ScoreTask, protocol
 from r1pipe.evaluation.rules import AnswerProtocol, BoxProtocol, CaptionProtocol, ObjectProtocol, Protocol
-from r1pipe.metrics.answers import situated_type
+from r1pipe.metrics.answers import situated_type, unigram_f
 from r1pipe.metrics.grounding import box_iou, f1, percent
 from r1pipe.metrics.intervals import mean
-from r1pipe.metrics.ngrams import Measures, ngrams
+from r1pipe.metrics.ngrams import Measures, mean_smoothed_bleu, ngrams
 
 Rows = Iterable[Mapping[str, Any]]
 NO_METEOR = "no METEOR jar: its scores need Java and a jar that is not part of this package, and another METEOR scores otherwise"
@@ -35,6 +35,7 @@ def measure(
     rules: Protocol | str | None = None,
     *,
     jar: Path | None = None,
+    lemma: Callable[[str], str] | None = None,
 ) -> Measures:
     """Every metric of a task over its samples.
 
@@ -44,6 +45,7 @@ def measure(
         references: the same ids.
         rules: a protocol or its name, the task's default for None.
         jar: METEOR's; without it there is no METEOR.
+        lemma: of a word, for ScanQA's F-value; without it there is none.
 
     Raises:
         DataError: if a row does not fit its format or the predictions do not cover the references' ids exactly.
@@ -53,13 +55,20 @@ def measure(
     if isinstance(rules, CaptionProtocol):
         return captioning(predictions, references, rules, jar)
     if isinstance(rules, AnswerProtocol):
-        return _answers(task, predictions, references, rules, jar)
+        return _answers(task, predictions, references, rules, jar, lemma)
     if isinstance(rules, ObjectProtocol):
         return _object_captions(predictions, references, rules, jar)
     return (_grounding if task == "grounding" else _multi_grounding)(predictions, references, rules)
 
 
-def _answers(task: ScoreTask, predictions: Rows, references: Rows, rules: AnswerProtocol, jar: Path | None) -> Measures:
+def _answers(
+    task: ScoreTask,
+    predictions: Rows,
+    references: Rows,
+    rules: AnswerProtocol,
+    jar: Path | None,
+    lemma: Callable[[str], str] | None,
+) -> Measures:
     wanted = rows.parse(references, rows.AnswerReference, "answer references")
     given = rows.in_order(rows.parse(predictions, rows.Answer, "answers"), wanted)
     measures: Measures = {}
@@ -71,6 +80,9 @@ def _answers(task: ScoreTask, predictions: Rows, references: Rows, rules: Answer
         measures |= _among_ten(given, wanted, rules)
         groups = _groups([_question_type(task, row) for row in wanted])
         measures |= {f"em_{name}": mean(exact_N, group_N) for name, group_N in groups.items()}
+    if rules.unigram_f and lemma is not None:
+        f_N = [unigram_f(a.answer, b.answers, lemma) for a, b in zip(given, wanted, strict=True)]
+        measures["f_value"] = mean(np.array(f_N))
     texts = [[rules.reference(text) for text in row.answers] for row in wanted]
     return measures | ngrams([rules.prediction(row.answer) for row in given], texts, jar=jar)
 
@@ -151,7 +163,8 @@ def _object_captions(predictions: Rows, references: Rows, rules: ObjectProtocol,
     if not all(row.captions for row in wanted):
         return {}
     texts = [[rules.reference(text) for text in row.captions] for row in wanted]
-    return ngrams([rules.prediction(row.caption) for row in given], texts, jar=jar)
+    said = [rules.prediction(row.caption or rules.empty) for row in given]
+    return mean_smoothed_bleu(said, texts) if rules.bleu == "smoothed" else ngrams(said, texts, jar=jar)
 
 
 def reward_means(rows: Sequence[Mapping[str, Any]]) -> Measures:

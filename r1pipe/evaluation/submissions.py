@@ -106,7 +106,13 @@ def _question(row: Row) -> Row:
 def _grounded(row: Row) -> Row:
     unique = {} if "unique_multiple" not in row else {"unique": int(row["unique_multiple"]) == 0}
     own = "|".join(str(row[name]) for name in ("scene_id", "object_id", "ann_id"))
-    return {"ids": _named("scanrefer", row, own, row["object_id"], row["ann_id"]), "boxes": [row["bbox"]], **unique}
+    described = {name: row[name] for name in ("scene_id", "object_id", "token") if "token" in row}
+    return {
+        "ids": _named("scanrefer", row, own, row["object_id"], row["ann_id"]),
+        "boxes": [row["bbox"]],
+        **unique,
+        **described,
+    }
 
 
 def _multiple(row: Row) -> Row:
@@ -171,6 +177,18 @@ def _sqa3d(value: Mapping[str, Any], path: Path) -> Submission:
         )
     rows = [_question({**asked[row["question_id"]], **row}) for row in both["annotations"]]
     return Submission("SQA3D's questions and annotations", rows)
+
+
+def by_object(references: Submission) -> Submission:
+    """ScanRefer's descriptions with their boxes (Scan2Cap's benchmark), gathered as the captions of each object."""
+    if not all("token" in row for row in references.rows):
+        return references
+    objects: dict[tuple[str, str], Row] = {}
+    for row in references.rows:
+        new = {"scene_id": row["scene_id"], "object_id": row["object_id"], "box": row["boxes"][0], "captions": []}
+        found = objects.setdefault((row["scene_id"], str(row["object_id"])), new)
+        found["captions"].append(" ".join(map(str, row["token"])))
+    return references._replace(rows=list(objects.values()))
 
 
 def _folder(path: Path) -> Submission:

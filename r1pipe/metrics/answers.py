@@ -1,10 +1,11 @@
 """Is a short answer right? Exact match, and what counts as equal under which benchmark.
 
-Sources: SQA3D's answer clean-up, repeated word for word by LEO, Chat-Scene and Video-3D-LLM; LEO's refined exact match.
+Sources: SQA3D's answer clean-up, repeated word for word by LEO, Chat-Scene and Video-3D-LLM; LEO's refined exact match;
+ScanQA's `scripts/score.py` and SQA3D's `LLM/eval_sqa3d_llm.py`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 _NUMBERS = (
@@ -74,6 +75,33 @@ def match_leo(answer: str, references: Sequence[str]) -> Match:
         if ours in theirs or theirs in ours:
             return Match(exact=False, refined=True)
     return Match(exact=False, refined=False)
+
+
+def match_any_word(answer: str, references: Sequence[str]) -> Match:
+    """SQA3D's script for language models: refined-right if the first reference contains the answer, or shares a word with it."""
+    reference = references[0]
+    exact = answer == reference
+    contained = "".join(answer.split()) in "".join(reference.split())
+    return Match(exact, exact or contained or not set(answer.split()).isdisjoint(reference.split()))
+
+
+def unigram_f(answer: str, references: Sequence[str], lemma: Callable[[str], str]) -> float:
+    """ScanQA's F-value, 0..1: F1 of the words' lemmas that the other side has too, with the best reference; 1 for an exact match.
+
+    An empty answer scores 0; the official script divides by zero there.
+    """
+    if answer in references:
+        return 1.0
+    ours = [lemma(word) for word in answer.split()]
+    return max(_shared_f(ours, [lemma(word) for word in text.split()]) for text in references)
+
+
+def _shared_f(ours: Sequence[str], theirs: Sequence[str]) -> float:
+    if set(ours).isdisjoint(theirs):
+        return 0.0
+    precision = sum(word in theirs for word in ours) / len(ours)
+    recall = sum(word in ours for word in theirs) / len(theirs)
+    return 2 * precision * recall / (precision + recall)
 
 
 def _contain(answer: str, reference: str) -> bool:

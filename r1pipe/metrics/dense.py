@@ -2,7 +2,8 @@
 
 Source: Scan2Cap (Chen et al. 2021): a caption counts for an object where its box overlaps by IoU k, every sentence stands between
 `sos` and `eos`, and an object without such a caption is scored with the empty sentence `sos eos`. Evaluators differ in who
-chooses: the object (Chat-Scene and LEO, who ask for one caption an object), or the prediction (Scan2Cap, Vote2Cap-DETR, LL3DA).
+chooses: the object (Chat-Scene and LEO, who ask for one caption an object), the prediction (Scan2Cap, Vote2Cap-DETR, LL3DA), or
+an optimal matching of both (Scan2Cap's later benchmark).
 
 Shape suffixes: O objects, C captions.
 """
@@ -12,8 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
-from r1pipe.geometry import Box, OrientedBox, boxes_array, iou
+from r1pipe.geometry import Box, OrientedBox, boxes_array, giou, iou
 
 
 class Caption(NamedTuple):
@@ -60,6 +62,24 @@ def candidates(
     chosen_C = _nearest(objects_O, captions_C) if by_centre else overlap_OC.argmax(axis=0)
     for c, o in enumerate(np.asarray(chosen_C).tolist()):
         spoken[o].append(Spoken(captions[c].text, float(overlap_OC[o, c])))
+    return spoken
+
+
+def matched(
+    captions: Sequence[Caption], boxes: Sequence[Box | OrientedBox], *, counts_overlap: bool, epsilon: float = 0.0
+) -> list[list[Spoken]]:
+    """For each object its own caption, of the one-to-one matching with the highest sum of GIoU; none where captions run out.
+
+    `counts_overlap` is `giou`'s.
+    """
+    spoken: list[list[Spoken]] = [[] for _ in boxes]
+    if not captions or not boxes:
+        return spoken
+    objects_O, captions_C = boxes_array(boxes), boxes_array([caption.box for caption in captions])
+    overlap_CO = iou(captions_C, objects_O, epsilon=epsilon)
+    pairs = linear_sum_assignment(-giou(captions_C, objects_O, counts_overlap=counts_overlap))
+    for c, o in zip(*(places.tolist() for places in pairs), strict=True):
+        spoken[o] = [Spoken(captions[c].text, float(overlap_CO[c, o]))]
     return spoken
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from r1pipe.files import whole
-from r1pipe.params import Collect, Split
+from r1pipe.params.scenes import Collect
+from r1pipe.params.section import Split
 from r1pipe.procedural.annotations.rows import Annotations, annotate
 from r1pipe.procedural.layout import furnish
 from r1pipe.procedural.room import Room

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.procedural.annotations.rows import Annotations, Row
 from r1pipe.procedural.furniture import KINDS, NYU40
 from r1pipe.procedural.scan import Frames, Scan

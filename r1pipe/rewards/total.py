@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from r1pipe.datasets.sample import Sample
 from r1pipe.geometry import Box
-from r1pipe.params import RewardWeights, Think
+from r1pipe.params.run import Think
+from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.brevity import LengthReward, repetition_reward
 from r1pipe.rewards.check import Reward, self_check
 from r1pipe.rewards.completion import Completion

@@ -9,7 +9,7 @@ from r1pipe.errors import DataError, R1Error
 from r1pipe.files import Complaints, explain
 from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier, identifiers
 from r1pipe.views.choice import ViewChoice
 

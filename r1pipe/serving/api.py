@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from r1pipe.errors import DataError, MissingError, ParamsError
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier
 from r1pipe.serving import guards, schema, telemetry
 from r1pipe.serving.answer import (
@@ -33,6 +33,7 @@ from r1pipe.serving.answer import (
     SceneRow,
     complaint,
 )
+from r1pipe.serving.docs import add_docs
 from r1pipe.serving.events import STREAM, streamed
 
 if TYPE_CHECKING:  # `service` says why
@@ -81,6 +82,8 @@ def create_app(*, token: str | None = None) -> FastAPI:
         title="R1",
         description="Ask a room: reasoning, an answer, boxes and the views it rests on.",
         responses=schema.refusals(401) if token else {},
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.served = None
     app.add_middleware(guards.BoundedBody)
@@ -88,6 +91,7 @@ def create_app(*, token: str | None = None) -> FastAPI:
         app.add_middleware(guards.Authorized, token=token)
     app.add_middleware(guards.Logged)
     _handle_errors(app)
+    add_docs(app)
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/scenes", _scenes, response_model=list[SceneRow], responses=schema.refusals(503))
     app.add_api_route("/model", _model, response_model=ModelInfo, responses=schema.refusals(503))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import identifier
 
 PATTERNS: Mapping[Task, tuple[str, ...]] = MappingProxyType(

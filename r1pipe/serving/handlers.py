@@ -13,7 +13,7 @@ from fastapi import HTTPException
 
 from r1pipe.datasets.sample import Pose
 from r1pipe.errors import R1Error
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.serving import figures, markup
 from r1pipe.serving.answer import Answer, Ask, ViewScore
 from r1pipe.serving.examples import examples

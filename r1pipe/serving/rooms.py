@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from r1pipe.errors import MissingError
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry
 from r1pipe.serving.answer import BusyError

@@ -3,7 +3,7 @@
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,12 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.hearing import Grown
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params import Encode, Params, Render, Serve, Task, Think
+from r1pipe.params import Params
+from r1pipe.params.encoders import Encode
+from r1pipe.params.run import Think
+from r1pipe.params.scenes import Render
+from r1pipe.params.section import Task
+from r1pipe.params.serving import Serve
 from r1pipe.response import Response, answer_boxes, identifier, identifiers, parse
 from r1pipe.scenes.scene import Scene
 from r1pipe.serving import telemetry
@@ -228,8 +233,7 @@ class ServedModel:
 
     def _request(self, ask: Ask) -> Request:
         features = self.features(ask.scene_id)
-        unknown = [identifier(i) for i in identifiers(ask.question) if i >= len(features.object_boxes)]
-        if unknown:
+        if unknown := unknown_in(ask.question, features):
             raise DataError(
                 f"Expected objects of scene {ask.scene_id}, {len(features.object_boxes)} from <obj_000> on, "
                 f"in the question, found {unknown[0]}."
@@ -259,16 +263,23 @@ class ServedModel:
             objects=Mention.all_in(f"{ask.question} {completion}", features),
             views=[ViewScore.of(choice, features) for choice in views],
             model=self.name,
-            warnings=self._warnings(ask.kind, parsed is not None),
+            warnings=self._warnings(ask.kind, parsed is not None, unknown_in(completion, features)),
             timings={name: round(seconds, 4) for name, seconds in timings.items()},
         )
 
-    def _warnings(self, task: Task, grammatical: bool) -> list[str]:
+    def _warnings(self, task: Task, grammatical: bool, unknown: Sequence[str]) -> list[str]:
         tasks = self.settings.tasks
         warnings = [] if task in tasks else [f"The model was trained for {', '.join(tasks)}, not for {task}."]
         if not grammatical:
             warnings.append("The completion does not follow the answer grammar; the answer holds all of it.")
+        if unknown:
+            warnings.append(f"The completion names objects that were not detected: {', '.join(unknown)}.")
         return warnings
+
+
+def unknown_in(text: str, features: SceneFeatures) -> list[str]:
+    """Identifiers in a text that name no detected object."""
+    return [identifier(i) for i in identifiers(text) if i >= len(features.object_boxes)]
 
 
 def load_encoders(backbones: Path, params: Encode) -> SceneEncoder:

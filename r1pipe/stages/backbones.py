@@ -14,7 +14,8 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.depth import DepthEncoder
 from r1pipe.models.encoders.image import ImageEncoder
 from r1pipe.models.encoders.points import PointEncoder
-from r1pipe.params import Params, Split
+from r1pipe.params import Params
+from r1pipe.params.section import Split
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import in_progress
 from r1pipe.training.encoders.clip import evaluate_clip, train_clip

@@ -5,16 +5,14 @@ instead of holding it. DVC's cache knows no times: a stage whose outputs come fr
 run before, with the moment at which that ended.
 """
 
-import fcntl
 import json
 import resource
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypedDict
 
-from r1pipe.files import read_json, write_text
+from r1pipe.files import locked, read_json, write_text
 
 RECORD = Path(".work/costs.json")
 PICTURE = "costs.svg"
@@ -41,7 +39,7 @@ def record(stage: str, seconds: float, folder: Path) -> None:
     """Note what this process took for a stage, and draw all stages anew into a folder."""
     RECORD.parent.mkdir(exist_ok=True)
     cost = Cost(seconds=round(seconds, 2), peak_mib=_peak_mib(), ended=datetime.now(UTC).isoformat(timespec="seconds"))
-    with _locked(RECORD.with_suffix(".lock")):
+    with locked(RECORD.with_suffix(".lock")):  # independent stages may end at the same moment
         costs = read_costs()
         costs.pop(stage, None)
         costs[stage] = cost  # last: the order is that of the runs
@@ -56,14 +54,6 @@ def _peak_mib() -> int:
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return max(int(line.split()[1]), children) // 1024
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file: independent stages may end at the same moment."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 _WIDTH, _ROW, _LEFT, _BARS = 460, 24, 86, 150

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from r1pipe.errors import GateError, MissingError
-from r1pipe.params import Launch
+from r1pipe.params.run import Launch
 
 _WORD = "R1PIPE_STOPPED"
 """Names the file by which a launched process says that it was stopped."""

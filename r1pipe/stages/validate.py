@@ -15,7 +15,8 @@ from r1pipe.datasets.manifest import SPLITS, Manifest
 from r1pipe.datasets.sample import lot
 from r1pipe.datasets.scene30k import chain
 from r1pipe.files import read_models, sha256, whole, write_json, write_jsonl
-from r1pipe.params import Params, Task
+from r1pipe.params import Params
+from r1pipe.params.section import Task
 from r1pipe.progress import track
 from r1pipe.scenes import Scene
 from r1pipe.scenes.scene import scene_ids

@@ -4,7 +4,6 @@
 goes on in another. It has to lie where `flock` works (NFS from version 4 on).
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -14,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1pipe.files import sha256
-from r1pipe.params import Section
+from r1pipe.files import locked, sha256
+from r1pipe.params.section import Section
 from r1pipe.stages.launch import is_first
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,11 @@ def in_progress(stage: str, sections: Sequence[Section], inputs: Sequence[Path])
     if not is_first():
         yield folder
         return
-    with _alone(parent / f"{folder.name}.lock"):
+    lock = parent / f"{folder.name}.lock"
+    # A stage that outlives its worker must not meet the one that takes its work up.
+    with locked(
+        lock, lambda: logger.warning("Another process is at this work and holds %s; waiting for its end.", lock)
+    ):
         folder.mkdir(parents=True, exist_ok=True)  # whoever was waited for has cleared up
         yield folder
         # What another clone has begun with other parameters in a shared folder is its own.
@@ -52,15 +55,3 @@ def _fingerprint(sections: Sequence[Section], inputs: Sequence[Path]) -> str:
     listing = [(str(file), sha256(file)) for file in files]
     values = [section.model_dump(mode="json") for section in sections]
     return hashlib.sha256(json.dumps([values, listing]).encode()).hexdigest()[:16]
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock: a stage that outlives its worker must not meet the one that takes its work up."""
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("Another process is at this work and holds %s; waiting until it ends.", path)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

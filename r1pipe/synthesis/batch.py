@@ -13,7 +13,7 @@ from functools import partial
 from google.genai import types
 
 from r1pipe.errors import R1Error
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 from r1pipe.synthesis.answer import read
 from r1pipe.synthesis.ledger import Entry, Ledger
 from r1pipe.synthesis.money import Till, dollars

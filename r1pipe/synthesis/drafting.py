@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import Draft, Rejection, reference
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.response import compose
 from r1pipe.synthesis.teacher import Refusal, SceneOf, Teacher, Thought
 

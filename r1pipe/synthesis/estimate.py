@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from r1pipe.datasets import Sample
-from r1pipe.params import Gemini, Think
+from r1pipe.params.chains import Gemini
+from r1pipe.params.run import Think
 from r1pipe.synthesis.ledger import Peek
 from r1pipe.synthesis.money import Size, dollars, size_at_most
 from r1pipe.synthesis.prompts import Prompts

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from r1pipe.datasets import Sample
 from r1pipe.errors import R1Error
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 from r1pipe.response import parse
 from r1pipe.scenes import Scene
 from r1pipe.synthesis.batch import Batches

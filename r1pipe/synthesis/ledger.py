@@ -9,7 +9,6 @@ never submitted twice.
 """
 
 import asyncio
-import fcntl
 import sqlite3
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from r1pipe.errors import DataError, R1Error
+from r1pipe.files import try_lock
 from r1pipe.synthesis.request import Reply, Request
 
 _VERSION = 1
@@ -112,11 +112,9 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = path.with_name(f"{path.name}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._lock):
             self._lock.close()
-            raise R1Error(f"Expected the ledger {path} to be free, found another run that uses it.") from None
+            raise R1Error(f"Expected the ledger {path} to be free, found another run that uses it.")
         self._reader = _open(path)
         # Its own connection: a reader must not wait for a writer that waits for the disk.
         self._writer = _open(path)

@@ -4,7 +4,7 @@ import re
 from typing import NamedTuple
 
 from r1pipe.errors import R1Error
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 from r1pipe.synthesis.request import Reply, Request
 
 _PICTURE_TOKENS = 258

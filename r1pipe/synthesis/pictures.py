@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes import Scene
 from r1pipe.synthesis.prompts import Picture
 from r1pipe.views.views import render_scene

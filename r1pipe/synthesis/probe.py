@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import Draft
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.scenes import Scene
 from r1pipe.synthesis.drafting import draft_all
 from r1pipe.synthesis.faults import FAULTS

@@ -11,7 +11,7 @@ from string import Template
 from typing import NamedTuple
 
 from r1pipe.datasets import Sample
-from r1pipe.params import Task
+from r1pipe.params.section import Task
 from r1pipe.response import parse
 from r1pipe.scenes import Scene
 from r1pipe.scenes.graph import ahead

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 from r1pipe.synthesis.prompts import Prompt
 
 

@@ -13,7 +13,7 @@ import httpx
 from google.genai.errors import APIError
 
 from r1pipe.errors import R1Error
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 
 logger = logging.getLogger(__name__)
 

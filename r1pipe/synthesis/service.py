@@ -12,7 +12,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.genai import types
 
 from r1pipe.errors import MissingError
-from r1pipe.params import Gemini
+from r1pipe.params.chains import Gemini
 from r1pipe.synthesis.answer import read
 from r1pipe.synthesis.request import Reply, Request
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from r1pipe.params import Split, Task, Validate
+from r1pipe.params.chains import Validate
+from r1pipe.params.section import Split, Task
 from r1pipe.validation.evidence import KEPT
 
 Severity = Literal["critical", "warning"]

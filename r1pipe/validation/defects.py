@@ -11,7 +11,7 @@ import pandas as pd
 
 from r1pipe.datasets.manifest import Manifest, read_splits
 from r1pipe.files import read_json, read_jsonl
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 
 DEFECTS = ("repeated", "asked_before", "trailing_comma", "other_split")
 """The columns that say what is wrong with a row; None where its format cannot have the defect."""

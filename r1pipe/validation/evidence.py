@@ -15,7 +15,8 @@ from r1pipe.datasets.draft import Draft
 from r1pipe.datasets.manifest import Manifest, SceneEntry, room_of
 from r1pipe.datasets.scannet import MESH
 from r1pipe.geometry import Box, boxes_array
-from r1pipe.params import Split, Think
+from r1pipe.params.run import Think
+from r1pipe.params.section import Split
 from r1pipe.response import identifiers, parse
 from r1pipe.scenes import Scene, SceneObject
 from r1pipe.validation.figures import Figure

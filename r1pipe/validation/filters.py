@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from r1pipe.datasets import Sample
 from r1pipe.datasets.draft import Draft, reference
-from r1pipe.params import Filters, Think
+from r1pipe.params.chains import Filters
+from r1pipe.params.run import Think
 from r1pipe.response import Response, identifiers, parse
 
 _STEP_END = re.compile(r"\n|;|\.(?=\s|$)|[!?](?=\s|$)|\bstep\s+\d+\b:?", re.IGNORECASE)

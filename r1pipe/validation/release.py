@@ -14,7 +14,8 @@ from r1pipe.datasets.licences import licence
 from r1pipe.datasets.manifest import Kind
 from r1pipe.datasets.scene30k import Chain
 from r1pipe.files import sha256, whole, write_jsonl, write_text
-from r1pipe.params import Filters, Split
+from r1pipe.params.chains import Filters
+from r1pipe.params.section import Split
 from r1pipe.validation.figures import Figure
 
 FILES: Mapping[Split, str] = MappingProxyType({"train": "train", "val": "validation"})

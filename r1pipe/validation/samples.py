@@ -8,7 +8,7 @@ import pandas as pd
 
 from r1pipe.datasets import Sample
 from r1pipe.geometry import Box
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.response import identifiers
 from r1pipe.validation.evidence import Extent, box_table
 from r1pipe.validation.leaks import leaks

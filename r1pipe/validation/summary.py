@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from r1pipe.params import Validate
+from r1pipe.params.chains import Validate
 from r1pipe.validation.checks import Drift
 from r1pipe.validation.defects import defect_counts
 from r1pipe.validation.figures import Figure

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from r1pipe.geometry import FloatArray
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.cameras import Cameras, join, look_at, pinhole
 

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from r1pipe.errors import DataError, MissingError
 from r1pipe.files import whole
-from r1pipe.params import Render
+from r1pipe.params.scenes import Render
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.placement import candidates

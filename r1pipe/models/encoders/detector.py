@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from r1pipe.geometry import Box, iou
-from r1pipe.params import Detector
+from r1pipe.params.encoders import Detector
 
 Float32 = NDArray[np.float32]
 Rows = NDArray[np.intp]

@@ -25,7 +25,7 @@ from r1pipe.models.encoders.points import PointEncoder
 from r1pipe.models.encoders.proposals import Masks
 from r1pipe.models.encoders.regions import pool_regions
 from r1pipe.models.features import SceneFeatures
-from r1pipe.params import Encode
+from r1pipe.params.encoders import Encode
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
 from r1pipe.views.scores import embed_visible, greedy_coverage

@@ -26,7 +26,7 @@ from r1pipe.models.encoders.heads import Described, Groups, ObjectHead, Votes, V
 from r1pipe.models.ptv3 import PointTransformerV3
 from r1pipe.models.ptv3.serialization import CURVES
 from r1pipe.models.ptv3.weights import authors_state
-from r1pipe.params import Detector, PointsBackbone
+from r1pipe.params.encoders import Detector, PointsBackbone
 from r1pipe.scenes.scene import Scene, SceneObject
 
 Float32 = NDArray[np.float32]

@@ -14,7 +14,7 @@ from r1pipe.models.r1.hearing import Grown, Rows, Whole
 from r1pipe.models.r1.prefixes import Prefixes
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.store import FeatureStore
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.progress import track
 from r1pipe.views.choice import ViewChoice
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from r1pipe.errors import ModelError
-from r1pipe.params import Modality
+from r1pipe.params.model import Modality
 
 ViewStrategy = Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
 

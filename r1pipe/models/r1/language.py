@@ -15,7 +15,7 @@ from transformers import (
 
 from r1pipe.models.r1.modeling import R1ForConditionalGeneration
 from r1pipe.models.r1.processing import CHAT_TEMPLATE, SCENE_TOKEN
-from r1pipe.params import Model
+from r1pipe.params.model import Model
 from r1pipe.response import TAGS, identifier
 
 PAD, START, END = "<pad>", "<|im_start|>", "<|im_end|>"

@@ -3,7 +3,8 @@
 from typing import Any, NamedTuple
 
 from r1pipe.datasets import Pose, Sample
-from r1pipe.params import Task, Think
+from r1pipe.params.run import Think
+from r1pipe.params.section import Task
 from r1pipe.scenes.graph import ahead
 
 

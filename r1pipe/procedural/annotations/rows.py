@@ -11,7 +11,7 @@ import numpy as np
 from r1pipe.datasets.sample import Pose
 from r1pipe.datasets.sqa3d import published_pose
 from r1pipe.errors import DataError
-from r1pipe.params import Split
+from r1pipe.params.section import Split
 from r1pipe.procedural.annotations import conversations
 from r1pipe.procedural.annotations.facts import Facts
 from r1pipe.procedural.annotations.questions import Question, questions

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import cross_entropy
 
 from r1pipe.models.encoders.clip import Clip
-from r1pipe.params import ClipBackbone
+from r1pipe.params.encoders import ClipBackbone
 from r1pipe.training.encoders.loop import Log, fit, seeded
 from r1pipe.training.encoders.pairs import Mixture, Shown, accuracy
 

@@ -19,7 +19,7 @@ from r1pipe.geometry import boxes_array, iou
 from r1pipe.models.encoders.cloud import Grid, voxelise
 from r1pipe.models.encoders.detector import Proposal, around
 from r1pipe.models.encoders.points import Settings, class_name
-from r1pipe.params import Detector
+from r1pipe.params.encoders import Detector
 from r1pipe.scenes.colours import NAMED, colour_name
 from r1pipe.scenes.scene import Scene
 

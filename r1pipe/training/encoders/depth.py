@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from r1pipe.models.encoders.depth import MAX_DEPTH_M, DepthEncoder
-from r1pipe.params import DepthBackbone
+from r1pipe.params.encoders import DepthBackbone
 from r1pipe.training.encoders.loop import Log, fit, seeded
 
 SCALE_FREEDOM = 0.5

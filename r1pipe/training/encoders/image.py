@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.encoders.image import ImageEncoder
-from r1pipe.params import ImageBackbone
+from r1pipe.params.encoders import ImageBackbone
 from r1pipe.training.encoders.loop import Log, fit, seeded
 from r1pipe.training.encoders.pairs import SHORT_WORDS, Mixture, Shown, accuracy
 

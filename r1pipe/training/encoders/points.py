@@ -19,7 +19,7 @@ from r1pipe.models.encoders.cloud import Grid, gather
 from r1pipe.models.encoders.detector import Proposal, propose
 from r1pipe.models.encoders.heads import Described, Votes
 from r1pipe.models.encoders.points import LOG_SIZE, PointEncoder, PointNetwork, Settings, thing_probability, voted_boxes
-from r1pipe.params import Detector, PointsBackbone
+from r1pipe.params.encoders import Detector, PointsBackbone
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene
 from r1pipe.training.encoders.clouds import (

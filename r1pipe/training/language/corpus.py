@@ -8,7 +8,8 @@ from r1pipe.datasets import Sample
 from r1pipe.files import read_jsonl, read_models
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.store import FeatureStore
-from r1pipe.params import Paths, Split, Task
+from r1pipe.params.run import Paths
+from r1pipe.params.section import Split, Task
 from r1pipe.scenes.graph import colour_of
 from r1pipe.scenes.scene import Scene, load_objects
 from r1pipe.training.language.examples import Example, detections, ground

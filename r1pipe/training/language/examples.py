@@ -12,7 +12,7 @@ from r1pipe.geometry import boxes_array
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import scene_reference
 from r1pipe.models.r1.prompts import Request, messages
-from r1pipe.params import Think
+from r1pipe.params.run import Think
 from r1pipe.response import rename
 from r1pipe.rewards.total import reward_columns
 from r1pipe.scenes import SceneObject

@@ -9,7 +9,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
-from r1pipe.params import Grpo
+from r1pipe.params.training import Grpo
 from r1pipe.rewards.semantic import SemanticReward, TextEncoder
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.checkpoints import last_checkpoint, train

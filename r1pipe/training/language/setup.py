@@ -14,7 +14,8 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
 from r1pipe.models.r1.language import look_for_likes, text_config
 from r1pipe.models.r1.processing import special_ids
-from r1pipe.params import Lora, Model, Training
+from r1pipe.params.model import Model
+from r1pipe.params.training import Lora, Training
 
 PARTS = ("object_projector", "point_projector", "view_projector", "depth_projector", "view_selector")
 """What is always trained in full beside adapters."""

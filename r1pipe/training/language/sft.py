@@ -6,7 +6,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
-from r1pipe.params import Control, Grpo, Sft
+from r1pipe.params.training import Control, Grpo, Sft
 from r1pipe.training.language.checkpoints import train
 from r1pipe.training.language.courses import Courses
 from r1pipe.training.language.setup import lora_config, save, share_pull, trainer_settings

@@ -1,0 +1,34 @@
+"""The sections of `evaluate` and `report`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from r1pipe.params.section import Count, Section, Split
+
+
+class Evaluate(Section):
+    """Stage `evaluate`."""
+
+    split: Split
+    tasks: tuple[Literal["qa", "grounding", "captioning"], ...]
+    batch_size: Count
+    max_new_tokens: Count
+    num_samples: Count | None
+    """At most so many samples a task, the first by id hash; null for all."""
+
+    bootstrap: Count
+    """Resamples behind each 95 % interval."""
+
+    reward_completions: Count
+    """Completions a question, sampled at GRPO's temperature, behind the mean reward."""
+
+
+class Report(Section):
+    """Stage `report`."""
+
+    num_examples: Count
+    """Questions chosen by lot."""
+
+    num_ranked: int = Field(ge=0)
+    """Of each task's questions the best answered, and as many of the worst."""
