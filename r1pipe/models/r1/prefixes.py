@@ -67,7 +67,7 @@ class Prefixes:
 
     def _of(self, scenes: Sequence[SceneFeatures], head_BH: Tensor, packs_BNE: Tensor) -> list[_Head]:
         """Each row's head; one that several rows share is read once."""
-        pack = unpack(packs_BNE, self._model.config)
+        pack = unpack(packs_BNE.to(self._model.dtype), self._model.config)  # as the model rounds them when it chooses
         best_BK = self._model.model.view_selector.best(pack.view_scores, pack.cameras).tolist()
         keys = [(scene.scene_id, tuple(best)) for scene, best in zip(scenes, best_BK, strict=True)]
         heads = {key: self._heads[key] for key in keys if key in self._heads}
@@ -78,7 +78,7 @@ class Prefixes:
             self._model.model(head_BH[rows], pixel_values=packs_BNE[rows], past_key_values=cache, use_cache=True)
             for number, (key, row) in enumerate(new.items()):
                 # Cloned: a slice would keep all of the batch.
-                layers = [(layer.keys[number].clone(), layer.values[number].clone()) for layer in cache.layers]
+                layers = [(keys_B[number].clone(), values_B[number].clone()) for keys_B, values_B, _ in cache]
                 heads[key] = _Head(scenes[row], layers)
         self._keep(heads)
         return [heads[key] for key in keys]
