@@ -76,6 +76,10 @@ class ViewSelector(nn.Module):
         # The millimetres of a camera draw the lot: the same views of a room in training, evaluation and serving.
         return (cameras_BV6.float().sum(dim=-1) * 1e3) % 1
 
+    def best(self, scores_BV3: Tensor, cameras_BV6: Tensor) -> Tensor:
+        """`(B, K)`: the views that are kept, the most useful first."""
+        return (self.utility(scores_BV3, cameras_BV6) / self.temperature).topk(self.num_kept, dim=1).indices
+
     def forward(self, scores_BV3: Tensor, cameras_BV6: Tensor) -> Tensor:
         """`(B, K, V)` choice: row k is one-hot at the k-th best view; straight-through in the backward pass.
 
