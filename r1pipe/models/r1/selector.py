@@ -86,7 +86,7 @@ class ViewSelector(nn.Module):
         Each choice is a softmax over the views that are left (successive softmax), replaced by its argmax going forward.
         """
         utility_BV = self.utility(scores_BV3, cameras_BV6) / self.temperature
-        best_BK = utility_BV.topk(self.num_kept, dim=1).indices
+        best_BK = self.best(scores_BV3, cameras_BV6)
         taken_BV = torch.zeros_like(utility_BV)
         choices = []
         for best_B1 in best_BK.split(1, dim=1):
