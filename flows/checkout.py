@@ -5,14 +5,13 @@ cache and, unless `R1PIPE_WORK` names a wider one, the folder of work in progres
 """
 
 import contextlib
-import fcntl
 import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import yaml
 from dvc.dependency.base import DependencyDoesNotExistError
@@ -24,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from flows.commands import dvc, execute
 from flows.dag import Dag
 from r1pipe.errors import GateError
-from r1pipe.files import write_text
+from r1pipe.files import try_lock, write_text
 from r1pipe.stages.work import SHARED
 
 Hear = Callable[[str], None]
@@ -67,7 +66,7 @@ def held(root: Path, holder: str, *, wait_s: float) -> Iterator[None]:
     (root / ".dvc/tmp").mkdir(parents=True, exist_ok=True)
     with (root / ".dvc/tmp/flow.lock").open("a+") as file:
         deadline = time.monotonic() + wait_s
-        while not _locked(file):
+        while not try_lock(file):
             if time.monotonic() > deadline:
                 file.seek(0)
                 raise GateError(f"Expected no other run on {root.absolute()} after {wait_s:g} s, found {file.read()}.")
@@ -78,14 +77,6 @@ def held(root: Path, holder: str, *, wait_s: float) -> Iterator[None]:
         yield
 
 
-def _locked(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def own_clone() -> Iterator[Path]:
     """A clone that no other run uses; this process works in it."""
@@ -93,7 +84,7 @@ def own_clone() -> Iterator[Path]:
         root = home() / f"clone-{number}"
         root.parent.mkdir(parents=True, exist_ok=True)
         with root.with_suffix(".lock").open("w") as file:
-            if _locked(file):
+            if try_lock(file):
                 root.mkdir(exist_ok=True)
                 with contextlib.chdir(root):
                     yield root

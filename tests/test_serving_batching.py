@@ -1,11 +1,13 @@
 """Questions that wait are answered together, each as if it were alone."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 from tiny_serving import QUESTIONS, ROOT, SCENE, served_model
 
 from r1pipe.errors import DataError, MissingError
+from r1pipe.models.r1 import prefixes
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.hearing import Completion
 from r1pipe.models.r1.prompts import Request
@@ -46,6 +48,42 @@ def test_an_answer_is_the_same_whatever_it_is_batched_with_and_the_same_as_in_ev
     assert len({completion.text for completion in alone}) > 1
     evaluated = answerer.complete(requests, think=think, max_new_tokens=LIMIT, batch_size=4)
     assert [completion.text for completion in together] == evaluated
+
+
+@pytest.fixture
+def read(answerer):
+    """Rows and tokens that the language model has read in each forward pass of more than a token."""
+    shapes = []
+
+    def look(_, __, kwargs):
+        rows, length, _ = kwargs["inputs_embeds"].shape
+        shapes.extend([(rows, length)] if length > 1 else [])
+
+    handle = answerer.model.model.language_model.register_forward_pre_hook(look, with_kwargs=True)
+    yield shapes
+    handle.remove()
+
+
+def test_a_room_is_read_once_and_anew_where_it_was_taken_in_anew_or_forgotten(
+    answerer, think, requests, read, monkeypatch
+):
+    features = answerer.features(SCENE)
+    changed = replace(features, object_features=features.object_features[::-1].copy())
+    neighbour = replace(features, scene_id="room0001_00")
+    fresh = Answerer(answerer.model, answerer.processor, answerer.store)
+    monkeypatch.setattr(prefixes, "MAX_KEPT", 1)
+    passes = []
+    for scene in (features, features, changed, neighbour, features):
+        fresh.add(scene)
+        asked = 2 * [requests[0]._replace(scene_id=scene.scene_id)]
+        read.clear()
+        completions = said(fresh, asked, think)
+        passes.append(list(read))
+        evaluated = fresh.complete(asked, think=think, max_new_tokens=LIMIT, batch_size=2)
+        assert [completion.text for completion in completions] == evaluated
+    head, rest = passes[0]
+    assert head[0] == 1 < rest[0] and head[1] > fresh.model.config.num_scene_tokens
+    assert passes == [[head, rest], [rest], [head, rest], [head, rest], [head, rest]]
 
 
 def test_a_text_grows_to_the_completion(answerer, think, requests):

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse, format_sse_event
 
 from r1pipe.errors import R1Error
@@ -37,8 +36,8 @@ def streamed(served: "ServedModel", ask: Ask, *, received: float) -> EventSource
             async with asyncio.timeout(served.settings.serve.timeout_s):
                 async for piece in _pieces(texts):
                     yield _event("text", json.dumps({"text": piece}))
-            answer = await run_in_threadpool(served.finish, ask, said.result())
-            yield _event("answer", answer.received_in(received).model_dump_json())
+            answer = served.finish(ask, said.result()).received_in(received)
+            yield _event("answer", answer.model_dump_json())
         except TimeoutError:
             yield _event("error", json.dumps({"detail": str(served.late())}))
         except R1Error as error:

@@ -7,6 +7,7 @@ torch and Gradio are imported where they are used, or they would cost the superv
 server's, and seconds at its end, when Python collects what they made.
 """
 
+import gc
 import logging
 import os
 from pathlib import Path
@@ -44,6 +45,9 @@ class R1:
         self.served.check()
         api.attach(app, self.served)
         page.mount(app, lambda: self.served)
+        # What is loaded stays: a full collection would go through all of it, and meanwhile nobody is answered.
+        gc.collect()
+        gc.freeze()
         logger.info("serving", extra={"fields": {"model": self.served.name, "bundle": str(bundle.root)}})
 
     def __is_ready__(self) -> bool:

@@ -11,6 +11,7 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, scene_reference
 from r1pipe.models.r1.hearing import Grown, Rows, Whole
+from r1pipe.models.r1.prefixes import Prefixes
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.store import FeatureStore
 from r1pipe.params.run import Think
@@ -25,6 +26,7 @@ class Answerer:
 
     def __init__(self, model: R1ForConditionalGeneration, processor: R1Processor, store: FeatureStore) -> None:
         self.model, self.processor, self.store = model.eval(), processor, store
+        self._prefixes = Prefixes(self.model)
 
     @classmethod
     def load(cls, model: Path, *, features: Path, backbones: Path) -> Self:
@@ -121,6 +123,8 @@ class Answerer:
     ) -> None:
         """The likeliest completions of one batch, each told as soon as it has ended: token by token those of `complete`.
 
+        For one thread: what the model has read of a room is kept.
+
         Args:
             requests: the questions.
             think: which tasks reason first.
@@ -129,6 +133,8 @@ class Answerer:
             grown: by a request's number, who is told its text as it grows.
         """
         inputs = self._inputs(requests, think, blind=False)
+        scenes = [self.features(request.scene_id) for request in requests]
+        inputs = self._prefixes.read(scenes, inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"])
         end = self.model.generation_config.eos_token_id
         rows = Rows(self.processor.tokenizer, end if isinstance(end, list) else [end], whole=whole, grown=grown)
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": rows}

@@ -13,6 +13,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    Cache,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -200,12 +201,23 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=out.past_key_values)
 
+    # `generate` refuses `past_key_values` and `position_ids` unless they are named here.
     def prepare_inputs_for_generation(
-        self, input_ids: Tensor, pixel_values: Tensor | None = None, is_first_iteration: bool = False, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor | None = None,
+        is_first_iteration: bool = False,
+        past_key_values: Cache | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """The scene goes in with the prompt; later steps run from the cache, where it already is."""
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, is_first_iteration=is_first_iteration, **kwargs
+            input_ids,
+            is_first_iteration=is_first_iteration,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+            **kwargs,
         )
         is_cached = kwargs.get("use_cache", True) and not is_first_iteration
         inputs["pixel_values"] = None if is_cached else pixel_values

@@ -76,13 +76,17 @@ class ViewSelector(nn.Module):
         # The millimetres of a camera draw the lot: the same views of a room in training, evaluation and serving.
         return (cameras_BV6.float().sum(dim=-1) * 1e3) % 1
 
+    def best(self, scores_BV3: Tensor, cameras_BV6: Tensor) -> Tensor:
+        """`(B, K)`: the views that are kept, the most useful first."""
+        return (self.utility(scores_BV3, cameras_BV6) / self.temperature).topk(self.num_kept, dim=1).indices
+
     def forward(self, scores_BV3: Tensor, cameras_BV6: Tensor) -> Tensor:
         """`(B, K, V)` choice: row k is one-hot at the k-th best view; straight-through in the backward pass.
 
         Each choice is a softmax over the views that are left (successive softmax), replaced by its argmax going forward.
         """
         utility_BV = self.utility(scores_BV3, cameras_BV6) / self.temperature
-        best_BK = utility_BV.topk(self.num_kept, dim=1).indices
+        best_BK = self.best(scores_BV3, cameras_BV6)
         taken_BV = torch.zeros_like(utility_BV)
         choices = []
         for best_B1 in best_BK.split(1, dim=1):
