@@ -202,7 +202,13 @@ def test_the_lock_answers_to_the_project():
         assert Version(pins[wanted.name.lower().replace("_", "-")]) in wanted.specifier
 
 
-@pytest.mark.parametrize("module", ["r1pipe", "r1pipe.params", "r1pipe.response", "r1pipe.geometry", "r1pipe.cli"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("r1pipe", "r1pipe.params", "r1pipe.response", "r1pipe.geometry", "r1pipe.cli"),
+        *("r1pipe.evaluation.table", "r1pipe.evaluation.scorecard", "r1pipe.experiments", "r1pipe.ablate"),
+    ],
+)
 def test_light_modules_import_nothing_heavy(module):
     heavy = "ray torch transformers trl spconv prefect bentoml gradio great_expectations google.genai"
     code = f"import sys, {module}; print(*[m for m in {heavy.split()!r} if m in sys.modules])"

@@ -9,12 +9,13 @@ import numpy as np
 from r1pipe.evaluation.looking import TUNED, look_row
 from r1pipe.evaluation.sampled import RewardRules, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure, reward_means
-from r1pipe.evaluation.tasks import EvaluatedTask, Features, Questions, Row, predictions
+from r1pipe.evaluation.tasks import Features, Questions, Row, predictions
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.params.evaluation import Evaluate
 from r1pipe.params.run import Think
+from r1pipe.params.section import EvaluatedTask
 from r1pipe.response import parse
 
 Metrics = dict[str, dict[str, dict[str, dict[str, float]]]]

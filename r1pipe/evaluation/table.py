@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from r1pipe.evaluation.tasks import EvaluatedTask
+from r1pipe.params.section import EvaluatedTask
 
 Metrics = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 

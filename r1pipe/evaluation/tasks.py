@@ -2,16 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from r1pipe.datasets.sample import Sample, lot
 from r1pipe.errors import DataError
 from r1pipe.geometry import Box, boxes_array
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.prompts import Request
+from r1pipe.params.section import EvaluatedTask
 from r1pipe.response import Response, answer_boxes, identifier
 
-EvaluatedTask = Literal["qa", "grounding", "captioning"]
 Row = dict[str, Any]
 Features = Mapping[str, SceneFeatures]
 SOURCES = ("scanrefer", "nr3d", "sr3d")

@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["qa", "situated", "grounding", "captioning", "dialogue", "planning", "description"]
+EvaluatedTask = Literal["qa", "grounding", "captioning"]
+"""Those that stage `evaluate` asks."""
+
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
