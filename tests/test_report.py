@@ -216,7 +216,7 @@ class Wellformed(HTMLParser):
         pytest.param("Not comparable with the numbers above", id="the caveat on published results"),
         pytest.param("Not logged in this run: GRPO: weights of the view selector", id="what was not logged"),
         pytest.param("20.0<small>-45.5 [-60.0, -31.0]", id="an ablation's change with its interval"),
-        pytest.param("<code>c0ffee</code>", id="the commit of an ablation"),
+        pytest.param("commit c0ffee</span>", id="the commit of an ablation"),
         pytest.param("<b>view 1</b><b>0.637</b>", id="a view's utility"),
         pytest.param("Of 7 pairs of questions about one room with different targets, 5 get", id="whether views differ"),
         pytest.param("random would show 2.5 (difference +12.5 points [-50.0, +62.5]), those", id="whether views help"),
