@@ -1,13 +1,15 @@
 """Prediction files against reference files: names, coverage, protocols, matching, the rows of `evaluate`."""
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from r1pipe.datasets.sample import Sample
+from r1pipe.datasets.sample import Pose, Sample
 from r1pipe.errors import DataError
 from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.examples import SHOWN, Material, Pool
 from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.scorecard import Scoring, run_compare, run_score
 from r1pipe.evaluation.scorecard import score as score_files
@@ -19,6 +21,7 @@ from r1pipe.geometry import Box
 from r1pipe.models.features import SceneFeatures
 from r1pipe.params.evaluation import Evaluate
 from r1pipe.params.run import Think
+from r1pipe.params.section import EvaluatedTask
 from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.total import build_rewards
 from r1pipe.views.choice import ViewChoice
@@ -372,6 +375,46 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
     ]
     assert next(read_jsonl(folder / "sft-qa.jsonl"))["completion"] == BOOK["qa"]
     assert json.loads(json.dumps(metrics)) == metrics
+
+
+MORE = [
+    *SAMPLES,
+    sample(0, "situated", "sqa3d", question="What is left of me?", answers=("chair",), tags=("what",), pose=Pose(position=(0, 0, 0), rotation=(0, 0, 0, 1))),
+    sample(0, "situated", "3dllm", question="where can I sit?", answers=("on the chair",), tags=("embodied",)),
+    sample(1, "dialogue", "3dllm", question="hello", answers=("the chair is red.",)),
+    sample(2, "planning", "3dllm", question="tidy up", answers=("1. move the chair.",)),
+    sample(3, "grounding", "multi3drefer", question="none", answers=("none",), tags=("zt_wo_d",)),
+]  # fmt: skip
+BOOK |= {"situated": "<think>x</think><answer>The chair.</answer>", "dialogue": "<answer>the chair is blue.</answer>", "planning": "<answer>sleep</answer>"}  # fmt: skip
+
+
+def test_all_seven_benchmarks_are_asked_and_measured(tmp_path):
+    settings = SETTINGS.model_copy(update={"tasks": get_args(EvaluatedTask)})
+    asked = {task: questions(task, MORE, {"room": features()}, None) for task in settings.tasks}
+    assert [row["id"] for row in asked["situated"].references] == ["sqa3d-0"]
+    assert [len(row["boxes"]) for row in asked["multi-grounding"].references] == [2, 0]
+    metrics = evaluate(
+        lambda name: Parrot(),
+        asked,
+        {"room": features()},
+        rules=RewardRules(build_rewards(Letters(), WEIGHTS, length_limit=20), WEIGHTS, temperature=1.0),
+        settings=settings,
+        think=THINK,
+        seed=0,
+        folder=tmp_path / "p",
+    )["sft"]
+    assert (metrics["situated"]["em"]["value"], metrics["situated"]["em_what"]["n"]) == (100, 1)
+    # One of two targets is named, and a box where there is none.
+    assert metrics["multi-grounding"]["f1_25"]["value"] == pytest.approx(100 * (2 / 3 + 0) / 2, abs=1e-3)
+    assert metrics["multi-grounding"]["zt_wo_d_f1_25"]["value"] == 0
+    assert metrics["dialogue"]["bleu_1"]["value"] == pytest.approx(75, abs=1e-3)
+    assert metrics["planning"]["rouge_l"]["value"] == 0
+    material = {
+        task: Material(asked[task].references, {"grpo": list(read_jsonl(tmp_path / f"p/grpo-{task}.jsonl"))})
+        for task in SHOWN
+    }
+    shown = {e.task: e.said[0].verdict for e in Pool(material, {}, MORE, THINK).ranked(1).best}
+    assert (shown["situated"], shown["dialogue"], shown["planning"]) == ("right", "ROUGE-L 75", "ROUGE-L 0")
 
 
 def headline(em, acc):

@@ -9,7 +9,7 @@ import numpy as np
 from r1pipe.evaluation.looking import TUNED, look_row
 from r1pipe.evaluation.sampled import RewardRules, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure, reward_means
-from r1pipe.evaluation.tasks import Features, Questions, Row, predictions
+from r1pipe.evaluation.tasks import Features, Questions, Row, asked_as, predictions
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
 from r1pipe.models.r1.answering import Answerer
@@ -109,7 +109,7 @@ def _ask(
         batch_size=settings.batch_size,
         blind=blind,
     )
-    responses = [parse(text, think=think.on(task)) for text in completions]
+    responses = [parse(text, think=think.on(asked_as(task))) for text in completions]
     rows = predictions(task, asked, responses, features)
     return [row | {"completion": text} for row, text in zip(rows, completions, strict=True)]
 
@@ -124,7 +124,7 @@ def _score(
     task: EvaluatedTask, rows: Sequence[Row], references: Sequence[Row], think: Think, resamples: int, seed: int
 ) -> dict[str, dict[str, float]]:
     """The task's metrics, and `format`: the share of completions that follow the grammar."""
-    follows = [parse(row["completion"], think=think.on(task)) is not None for row in rows]
+    follows = [parse(row["completion"], think=think.on(asked_as(task))) is not None for row in rows]
     form = {"format": mean(np.array(follows, dtype=np.float64))} if rows else {}
     found: dict[str, Interval] = intervals(measure(task, rows, references), resamples=resamples, seed=seed)
     found |= intervals(form, resamples=resamples, seed=seed) if form else {}

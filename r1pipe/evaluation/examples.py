@@ -1,6 +1,7 @@
 """Questions of the evaluation with what every arm said, for a person to read: some by lot, the best, the worst."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, NamedTuple
 
@@ -11,7 +12,9 @@ from r1pipe.evaluation.looking import TUNED
 from r1pipe.evaluation.scoring import measure
 from r1pipe.geometry import Box, iou
 from r1pipe.metrics.answers import clean_answer, match
+from r1pipe.metrics.captions import Corpus, rouge_l
 from r1pipe.metrics.grounding import box_iou
+from r1pipe.metrics.tokens import tokenize
 from r1pipe.params.run import Think
 from r1pipe.response import parse
 
@@ -54,6 +57,13 @@ class Example(NamedTuple):
     def pointed(self) -> Sequence[Box]:
         """Where the tuned model points."""
         return next((said.boxes for said in self.said if said.arm == TUNED), ())
+
+
+EXACT = ("qa", "situated")
+"""Tasks whose answers are right or wrong."""
+
+SHOWN = (*EXACT, "grounding", "captioning", "dialogue", "planning")
+"""Tasks with one thing asked for."""
 
 
 class Material(NamedTuple):
@@ -104,7 +114,7 @@ class Pool:
     def ranked(self, count: int) -> Ranked:
         """`count` questions a task from either end.
 
-        Answers rank by whether they are right, then by reward; boxes by IoU, then by reward; captions by CIDEr at IoU 0.5,
+        Short answers rank by whether they are right, long ones by ROUGE-L, then by reward; boxes by IoU, then by reward; captions by CIDEr at IoU 0.5,
         then by IoU. What ties stands in the order of the lot.
         """
         best, worst = [], []
@@ -120,7 +130,8 @@ class Pool:
         return sorted(range(len(names)), key=lambda i: lot(names[i]))
 
     def _shown(self, task: str, rows: Iterable[int]) -> list[Example]:
-        make = {"qa": self._answered, "grounding": self._pointed, "captioning": self._described}[task]
+        special = {"grounding": self._pointed, "captioning": self._described}
+        make = special.get(task, partial(self._answered, task))
         return [make(self._material[task].references[i]) for i in rows]
 
     def _merits(self, task: str) -> list[tuple[float, float]]:
@@ -130,19 +141,19 @@ class Pool:
             worth_N = measure("captioning", predictions, references)["cider_50"].statistics[:, 0].tolist()
             return list(zip(worth_N, [spoken.iou for spoken in _speakers(predictions, references)], strict=True))
         found = {row["id"]: row for row in predictions}
-        first = _rightness if task == "qa" else _overlap
+        first = _overlap if task == "grounding" else _rightness if task in EXACT else _rouge
         rewards = self._rewards.get(TUNED, {})
         return [(first(found[r["id"]], r), rewards.get(r["id"], {}).get("total") or 0.0) for r in references]
 
-    def _answered(self, row: Row) -> Example:
+    def _answered(self, task: str, row: Row) -> Example:
         sample = self._samples[row["id"]]
         said = []
-        for arm, rows in self._material["qa"].predictions.items():
+        for arm, rows in self._material[task].predictions.items():
             found = _row_of(rows, row["id"])
-            right = bool(_rightness(found, row))
-            spoken = self._spoken(found, sample)
-            said.append(Said(arm, *spoken, "right" if right else "wrong", right, self._rewarded(arm, sample)))
-        return Example("qa", sample.scene_id, sample.question, " / ".join(row["answers"]), sample.boxes, said)
+            right = bool(_rightness(found, row)) if task in EXACT else None
+            told = f"ROUGE-L {100 * _rouge(found, row):.0f}" if right is None else "right" if right else "wrong"
+            said.append(Said(arm, *self._spoken(found, sample), told, right, self._rewarded(arm, sample)))
+        return Example(task, sample.scene_id, sample.question, " / ".join(row["answers"]), sample.boxes, said)
 
     def _pointed(self, row: Row) -> Example:
         sample, target = self._samples[row["id"]], Box(*row["boxes"][0])
@@ -184,6 +195,11 @@ def _name(row: Row) -> str:
 
 def _rightness(found: Row, reference: Row) -> float:
     return float(match(clean_answer(found["answer"]), [clean_answer(text) for text in reference["answers"]]).exact)
+
+
+def _rouge(found: Row, reference: Row) -> float:
+    said, *known = (" ".join(tokenize(text)) for text in (found["answer"], *reference["answers"]))
+    return float(rouge_l(Corpus([said], [known]))[0])
 
 
 def _overlap(found: Row, reference: Row) -> float:

@@ -9,13 +9,17 @@ from r1pipe.errors import DataError
 from r1pipe.geometry import Box, boxes_array
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.prompts import Request
-from r1pipe.params.section import EvaluatedTask
+from r1pipe.params.section import EvaluatedTask, Task
 from r1pipe.response import Response, answer_boxes, identifier
 
 Row = dict[str, Any]
 Features = Mapping[str, SceneFeatures]
-SOURCES = ("scanrefer", "nr3d", "sr3d")
-"""Datasets whose questions have one target box; Multi3DRefer's have any number and another metric."""
+SOURCES = {
+    "situated": ("sqa3d",),
+    "grounding": ("scanrefer", "nr3d", "sr3d"),
+    "multi-grounding": ("multi3drefer",),
+}
+"""The benchmarks of tasks that others ask too: 3D-LLM's questions have no pose, Multi3DRefer's any number of targets."""
 
 
 class Questions(NamedTuple):
@@ -36,11 +40,16 @@ def questions(task: EvaluatedTask, samples: Sequence[Sample], features: Features
     Raises:
         DataError: if the samples hold nothing of this task.
     """
-    mine = [sample for sample in samples if sample.task == task]
+    mine = [s for s in samples if s.task == asked_as(task) and s.source in SOURCES.get(task, (s.source,))]
     asked = _BUILDERS[task](mine, features, limit)
     if not asked.references:
         raise DataError(f"Expected samples of task {task} to evaluate, found none among {len(samples)}.")
     return asked
+
+
+def asked_as(task: EvaluatedTask) -> Task:
+    """The task that the model is told."""
+    return "grounding" if task == "multi-grounding" else task
 
 
 def predictions(
@@ -68,11 +77,20 @@ def _qa(samples: Sequence[Sample], features: Features, limit: int | None) -> Que
 
 
 def _grounding(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
-    single = [sample for sample in samples if sample.source in SOURCES and len(sample.boxes) == 1]
+    single = [sample for sample in samples if len(sample.boxes) == 1]
     kept = _chosen([sample.id for sample in single], limit)
     mine = [sample for sample in single if sample.id in kept]
     references: list[Row] = [{"id": sample.id, "boxes": sample.boxes} | _groups(sample.tags) for sample in mine]
     return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references, mine)
+
+
+def _multi_grounding(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
+    kept = _chosen([sample.id for sample in samples], limit)
+    mine = [sample for sample in samples if sample.id in kept]
+    references: list[Row] = [
+        {"id": s.id, "boxes": s.boxes} | ({"eval_type": s.tags[0]} if s.tags else {}) for s in mine
+    ]
+    return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references)
 
 
 def _groups(tags: Sequence[str]) -> Row:
@@ -122,8 +140,12 @@ def _answer(response: Response | None, features: SceneFeatures) -> Row:
     return {"answer": response.answer if response else ""}
 
 
+def _box(response: Response | None, features: SceneFeatures) -> Row:
+    return {"boxes": _boxes(response, features)["boxes"][:1]}
+
+
 def _boxes(response: Response | None, features: SceneFeatures) -> Row:
-    found = answer_boxes(response.answer, features.boxes())[:1] if response else []
+    found = answer_boxes(response.answer, features.boxes()) if response else []
     return {"boxes": [[round(value, 4) for value in box] for box in found]}
 
 
@@ -131,5 +153,21 @@ def _caption(response: Response | None, features: SceneFeatures) -> Row:
     return {"caption": response.answer if response else ""}
 
 
-_BUILDERS = {"qa": _qa, "grounding": _grounding, "captioning": _captioning}
-_ANSWERS = {"qa": _answer, "grounding": _boxes, "captioning": _caption}
+_BUILDERS = {
+    "qa": _qa,
+    "situated": _qa,
+    "grounding": _grounding,
+    "multi-grounding": _multi_grounding,
+    "captioning": _captioning,
+    "dialogue": _qa,
+    "planning": _qa,
+}
+_ANSWERS = {
+    "qa": _answer,
+    "situated": _answer,
+    "grounding": _box,
+    "multi-grounding": _boxes,
+    "captioning": _caption,
+    "dialogue": _answer,
+    "planning": _answer,
+}

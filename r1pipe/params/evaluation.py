@@ -1,17 +1,15 @@
 """The sections of `evaluate` and `report`."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from r1pipe.params.section import Count, Section, Split
+from r1pipe.params.section import Count, EvaluatedTask, Section, Split
 
 
 class Evaluate(Section):
     """Stage `evaluate`."""
 
     split: Split
-    tasks: tuple[Literal["qa", "grounding", "captioning"], ...]
+    tasks: tuple[EvaluatedTask, ...]
     batch_size: Count
     max_new_tokens: Count
     num_samples: Count | None

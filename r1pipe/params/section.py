@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Task = Literal["qa", "situated", "grounding", "captioning", "dialogue", "planning", "description"]
-EvaluatedTask = Literal["qa", "grounding", "captioning"]
-"""Those that stage `evaluate` asks."""
+EvaluatedTask = Literal["qa", "situated", "grounding", "multi-grounding", "captioning", "dialogue", "planning"]
+"""What stage `evaluate` measures: `multi-grounding` is grounding whose queries have any number of targets."""
 
 Split = Literal["train", "val", "test"]
 Count = Annotated[int, Field(gt=0)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from r1pipe.datasets.sample import Sample
-from r1pipe.evaluation.examples import Example, Material, Pool
+from r1pipe.evaluation.examples import SHOWN, Example, Material, Pool
 from r1pipe.evaluation.looking import TUNED, choices_for
 from r1pipe.evaluation.provenance import lineage
 from r1pipe.evaluation.report import Findings, Gallery, Shown, render
@@ -58,7 +58,7 @@ def _galleries(params: Params) -> list[Gallery]:
     paths, settings = params.paths, params.report
     arms = list(read_json(paths.metrics / "evaluate.json"))
     pool = Pool(
-        {task: _material(paths.predictions, task, arms) for task in params.evaluate.tasks},
+        {task: _material(paths.predictions, task, arms) for task in params.evaluate.tasks if task in SHOWN},
         {arm: list(read_jsonl(path)) for arm in arms if (path := paths.predictions / f"{arm}-reward.jsonl").is_file()},
         read_models(paths.samples / f"{params.evaluate.split}.jsonl", Sample),
         params.think,
