@@ -245,6 +245,10 @@ def test_scan2caps_benchmark_counts_captions_and_objects(num, k):
     assert [found[name] for name in names] == pytest.approx(np.ravel(F1_FIGURES[num, k]).tolist(), abs=1e-4)
 
 
+def test_no_caption_at_all_is_worth_nothing_there():
+    assert set(caption_measures("scan2cap-benchmark", captions=[]).values()) == {0}
+
+
 # Worked by hand from the rules: which of the eight answers are exactly right, and which are right when refined.
 @pytest.mark.parametrize(
     ("task", "name", "exact", "refined"),

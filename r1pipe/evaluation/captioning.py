@@ -63,7 +63,7 @@ def _f1(
     heard = [some[0] if some else SILENCE for some in spoken]
     scores = sentence_scores([_sentence(item, rules) for item in heard], texts, jar=jar)
     iou_N = np.array([item.iou for item in heard])
-    share = len(texts) / num_given
+    share = len(texts) / max(num_given, 1)  # where nothing is predicted, nothing counts
     measures: Measures = {}
     for k in rules.thresholds:
         hit_N = iou_N >= k if rules.inclusive else iou_N > k
