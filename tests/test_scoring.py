@@ -338,18 +338,22 @@ def test_a_task_without_samples_is_an_error():
         questions("qa", SAMPLES[1:], {"room": features()}, None)
 
 
-def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path, asked):
-    folder = tmp_path / "predictions"
-    metrics = evaluate(
+def measured(asked, folder, settings=SETTINGS):
+    return evaluate(
         lambda name: Parrot(),
         asked,
         {"room": features()},
         rules=RewardRules(build_rewards(Letters(), WEIGHTS, length_limit=20), WEIGHTS, temperature=1.0),
-        settings=SETTINGS,
+        settings=settings,
         think=THINK,
         seed=0,
         folder=folder,
     )
+
+
+def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path, asked):
+    folder = tmp_path / "predictions"
+    metrics = measured(asked, folder)
     assert list(metrics) == ["sft", "grpo", "control", "blind"]
     assert metrics["sft"]["qa"]["em"] == {"value": 100, "low": 100, "high": 100, "n": 1}
     assert (metrics["grpo"]["grounding"]["acc_25"]["value"], metrics["blind"]["grounding"]["acc_25"]["value"]) == (
@@ -393,16 +397,7 @@ def test_all_seven_benchmarks_are_asked_and_measured(tmp_path):
     asked = {task: questions(task, MORE, {"room": features()}, None) for task in settings.tasks}
     assert [row["id"] for row in asked["situated"].references] == ["sqa3d-0"]
     assert [len(row["boxes"]) for row in asked["multi-grounding"].references] == [2, 0]
-    metrics = evaluate(
-        lambda name: Parrot(),
-        asked,
-        {"room": features()},
-        rules=RewardRules(build_rewards(Letters(), WEIGHTS, length_limit=20), WEIGHTS, temperature=1.0),
-        settings=settings,
-        think=THINK,
-        seed=0,
-        folder=tmp_path / "p",
-    )["sft"]
+    metrics = measured(asked, tmp_path / "p", settings)["sft"]
     assert (metrics["situated"]["em"]["value"], metrics["situated"]["em_what"]["n"]) == (100, 1)
     # One of two targets is named, and a box where there is none.
     assert metrics["multi-grounding"]["f1_25"]["value"] == pytest.approx(100 * (2 / 3 + 0) / 2, abs=1e-3)

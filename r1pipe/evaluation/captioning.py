@@ -62,11 +62,10 @@ def _f1(
     """
     heard = [some[0] if some else SILENCE for some in spoken]
     scores = sentence_scores([_sentence(item, rules) for item in heard], texts, jar=jar)
-    iou_N = np.array([item.iou for item in heard])
     share = len(texts) / max(num_given, 1)  # where nothing is predicted, nothing counts
     measures: Measures = {}
     for k in rules.thresholds:
-        hit_N = iou_N >= k if rules.inclusive else iou_N > k
+        hit_N = np.array([_loudest([item], k, rules) is not SILENCE for item in heard])
         for name, score_N in scores.items():
             counted_N = score_N * hit_N
             measures[f"{name}_{percent(k)}"] = mean(counted_N * 2 * share / (share + 1))
