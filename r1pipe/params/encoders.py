@@ -42,8 +42,8 @@ class ClipBackbone(Backbone):
     learning_rate: Positive
 
 
-class ImageBackbone(Backbone):
-    """SigLIP-2's vision tower, through transformers."""
+class Tower(Backbone):
+    """What sees a view, through transformers."""
 
     model: str | None
     """Hub id or local path where `source` is `load`."""
@@ -57,19 +57,12 @@ class ImageBackbone(Backbone):
     learning_rate: Positive
 
 
-class DepthBackbone(Backbone):
-    """Depth-Anything v2, through transformers."""
+class ImageBackbone(Tower):
+    """SigLIP-2's vision tower."""
 
-    model: str | None
-    """Hub id or local path where `source` is `load`."""
 
-    revision: str | None
-    hidden_size: Count
-    layers: Count
-    patch_size: Count
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
+class DepthBackbone(Tower):
+    """Depth-Anything v2."""
 
 
 class PointsBackbone(Section):
