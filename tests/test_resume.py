@@ -1,4 +1,4 @@
-"""A training that was ended goes on, and ends with the bytes of one that never was."""
+"""A training, or an evaluation, that was ended goes on, and ends with the bytes of one that never was."""
 
 import json
 import random
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_language import Run
+
+from r1pipe.evaluation.journal import Journal
 
 PROGRAM = Path(__file__).with_name("tiny_language.py")
 ROOT = PROGRAM.parents[1]
@@ -66,6 +69,10 @@ def begin(folder: Path) -> Run:
     return Run("sft", str(folder / "begun"), {"max_steps": 60, "save_steps": 100})
 
 
+EVALUATION_ENDS = [("SIGKILL", 5), ("SIGTERM", 37), ("SIGKILL", 70)]
+"""Of 96 batches, asked for or found again."""
+
+
 SPREAD = {"all at once": {}, "in four passes": {"device_batch_size": 2}, "in two processes": {}}
 
 
@@ -87,8 +94,14 @@ def statuses(folder) -> dict[str, list[int]]:
         ]
         for stage, ends in ENDS.items()
     }
-    found = iter(execute(*spread(folder), begin(folder), *runs["sft"], *runs["grpo"]))
-    return {name: list(islice(found, count)) for name, count in [("spread", 4), ("sft", 5), ("grpo", 5)]}
+    start = {"start": str(folder / "begun/sft")}
+    evaluations = [
+        Run("evaluate", str(folder / "evaluate" / where), start, *end)
+        for where, *end in [("whole",), *(("cut", *end) for end in EVALUATION_ENDS), ("cut",)]
+    ]
+    found = iter(execute(*spread(folder), begin(folder), *runs["sft"], *runs["grpo"], *evaluations))
+    counts = [("spread", 4), ("sft", 5), ("grpo", 5), ("evaluate", 5)]
+    return {name: list(islice(found, count)) for name, count in counts}
 
 
 @pytest.mark.parametrize("stage", ENDS)
@@ -109,6 +122,38 @@ def test_a_stopped_training_says_where_and_goes_on_from_there(folder, statuses, 
     every = {"sft": 10, "grpo": 4}[stage]
     gone_on = re.findall(r"Going on from checkpoint-(\d+)", errors)
     assert gone_on == [str(first // every * every), str(second), str(second)]
+
+
+def test_an_evaluation_ended_by_signals_ends_with_the_same_bytes(folder, statuses):
+    assert statuses["evaluate"] == [0, -9, 143, -9, 0]
+    whole = written(folder / "evaluate/whole", "evaluate")
+    assert {"evaluate/grpo-qa.jsonl", "evaluate/grpo-reward.jsonl", "logs/metrics.json"} <= whole.keys()
+    assert different(whole, written(folder / "evaluate/cut", "evaluate")) == []
+    rewards = [json.loads(line)["total"] for line in whole["evaluate/sft-reward.jsonl"].splitlines()]
+    assert len(set(rewards)) > 4  # sampled: no question's draws are another's
+
+
+def test_no_batch_is_generated_twice(folder, statuses):
+    # A batch is a line; 70 of them were there when the last run began, and it added what was missing.
+    kept, whole = ({p.name: p.read_text() for p in (folder / f"evaluate/{n}/work").iterdir()} for n in ("cut", "whole"))
+    assert kept == whole
+    assert sum(len(text.splitlines()) for text in kept.values()) == 96
+    found = re.findall(r"(\d+) batches are there", (folder / "evaluate/cut/stderr.txt").read_text())
+    assert sum(map(int, found)) == 5 + 37 + 70
+
+
+@pytest.mark.parametrize("torn", [1, 9])
+def test_a_torn_line_is_generated_again(tmp_path, torn):
+    file = tmp_path / "sft-qa.jsonl"
+
+    def ask():
+        journal = Journal(file, torch.device("cpu"))
+        return [journal(number, lambda: [str(torch.rand(1).item())]) for number in range(3)]
+
+    torch.manual_seed(0)
+    drawn, text = ask(), file.read_bytes()
+    file.write_bytes(text[:-torn])
+    assert (ask(), file.read_bytes()) == (drawn, text)
 
 
 @pytest.mark.parametrize("way", ["in four passes", "in two processes"])

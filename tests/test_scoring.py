@@ -5,6 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 
 from r1pipe.datasets.sample import Pose, Sample
 from r1pipe.errors import DataError
@@ -306,8 +307,10 @@ class Letters:
 class Parrot:
     """Answers from a fixed book, and says nothing readable when blind."""
 
-    def complete(self, requests, *, think, max_new_tokens, batch_size, blind=False, temperature=0.0):
-        return ["" if blind else BOOK[request.task] for request in requests]
+    device = torch.device("cpu")
+
+    def complete(self, requests, *, blind, kept, **_):
+        return kept(0, lambda: ["" if blind else BOOK[request.task] for request in requests])
 
     def views(self, request):
         return [ViewChoice(0, True, 0.1, 0.2, 0.3, 1 / 3)]
@@ -347,6 +350,7 @@ def measured(asked, folder, settings=SETTINGS):
         settings=settings,
         think=THINK,
         seed=0,
+        work=folder.parent,
         folder=folder,
     )
 

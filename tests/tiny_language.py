@@ -5,6 +5,7 @@ process of its own, a list of them on standard input, with their exit statuses o
 process that has imported everything.
 """
 
+import itertools
 import json
 import os
 import signal
@@ -17,15 +18,22 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from r1pipe.datasets import Sample
+from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.journal import Journal
+from r1pipe.evaluation.sampled import RewardRules
+from r1pipe.evaluation.tasks import questions
+from r1pipe.files import whole, write_json
 from r1pipe.geometry import Box
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
+from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
 from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Params
 from r1pipe.params.model import Model
 from r1pipe.params.training import Lora
+from r1pipe.rewards.total import build_rewards
 from r1pipe.stages.runner import run
 from r1pipe.training.language import checkpoints
 from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
@@ -145,6 +153,29 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     )  # fmt: skip
 
 
+def run_evaluate(folder: Path, start: str, **settings) -> None:
+    """Every arm, each the model of `run_sft` at `start`; `folder/evaluate` holds what they said, `folder/logs` the metrics."""
+    chosen = params()
+    short = {
+        "tasks": ("qa", "grounding"), "batch_size": 4, "max_new_tokens": 12, "bootstrap": 10, "reward_completions": 2,
+    }  # fmt: skip
+    samples, store = [example.sample for example in examples()], MadeUpScenes()
+    features = {sample.scene_id: store.features(sample.scene_id) for sample in samples}
+    measured = chosen.evaluate.model_copy(update=short | settings)
+    weights = chosen.grpo.reward_weights
+    work = folder / "work"
+    work.mkdir(exist_ok=True)
+    with whole(folder / "evaluate") as draft:
+        metrics = evaluate(
+            lambda _: Answerer(R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store), store),
+            {task: questions(task, samples, features, None) for task in measured.tasks},
+            features,
+            rules=RewardRules(build_rewards(small_clip(), weights, length_limit=20), weights, temperature=1.0),
+            settings=measured, think=chosen.think, seed=0, work=work, folder=draft,
+        )  # fmt: skip
+    write_json(folder / "logs/metrics.json", metrics)
+
+
 class Run(NamedTuple):
     """One process."""
 
@@ -155,7 +186,7 @@ class Run(NamedTuple):
     """The signal that it sends itself."""
 
     at: int | str = 0
-    """Behind which step, or `saving` for the middle of the first checkpoint."""
+    """Behind which step or batch, or `saving` for the middle of the first checkpoint."""
 
     processes: int = 1
 
@@ -176,6 +207,15 @@ def end_at(chosen: Run) -> None:
         save(self, *given, **named)
 
     checkpoints.StopOnTerm.on_step_end, checkpoints.Remainder.on_save = on_step_end, on_save
+    ask, batches = Journal.__call__, itertools.count(1)
+
+    def asked(self, number, generate):
+        completions = ask(self, number, generate)
+        if next(batches) == chosen.at:
+            kill()
+        return completions
+
+    Journal.__call__ = asked
 
 
 def stage(chosen: Run) -> None:
@@ -190,11 +230,11 @@ def stage(chosen: Run) -> None:
     sys.argv = [__file__, json.dumps(chosen)]  # what more processes are started with
     if chosen.end:
         end_at(chosen)
-    train = {"sft": run_sft, "grpo": run_grpo}[chosen.stage]
+    work = {"sft": run_sft, "grpo": run_grpo, "evaluate": run_evaluate}[chosen.stage]
     settings = dict(chosen.settings)
     if "lora" in settings:
         settings["lora"] = Lora(**settings["lora"])
-    run(lambda _: train(Path(), **settings), in_processes=True)
+    run(lambda _: work(Path(), **settings), in_processes=True)
 
 
 def status(chosen: Run) -> int:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from r1pipe.evaluation.journal import Journal
 from r1pipe.evaluation.looking import TUNED, look_row
 from r1pipe.evaluation.sampled import RewardRules, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure, reward_means
 from r1pipe.evaluation.tasks import Features, Questions, Row, asked_as, predictions
 from r1pipe.files import write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
-from r1pipe.models.r1.answering import Answerer
+from r1pipe.models.r1.answering import Answerer, Kept
 from r1pipe.params.evaluation import Evaluate
 from r1pipe.params.run import Think
 from r1pipe.params.section import EvaluatedTask
@@ -51,6 +52,7 @@ def evaluate(
     settings: Evaluate,
     think: Think,
     seed: int,
+    work: Path,
     folder: Path,
 ) -> Metrics:
     """Ask every arm everything, write predictions and references into `folder`, and score them.
@@ -63,6 +65,7 @@ def evaluate(
         settings: batch size, tokens, resamples.
         think: which tasks reason first.
         seed: of the sampling and of the bootstrap.
+        work: an existing folder that an interrupted call finds again: batches that it holds are not generated again.
         folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them, and
             `<arm>-reward.jsonl`, the mean rewards of each question, and `views-grpo.jsonl`, see `looking`.
     """
@@ -77,14 +80,18 @@ def evaluate(
             answerer, loaded = load(arm.model), arm.model
         metrics[arm.name] = {}
         for task, questions in asked.items():
-            rows = _ask(answerer, questions, task, features, settings=settings, think=think, blind=arm.blind)
+            kept = Journal(work / f"{arm.name}-{task}.jsonl", answerer.device)
+            rows = _ask(answerer, questions, task, features, kept, settings=settings, think=think, blind=arm.blind)
             write_jsonl(folder / f"{arm.name}-{task}.jsonl", rows)
             metrics[arm.name][task] = _score(task, rows, questions.references, think, settings.bootstrap, seed)
         if arm.name == TUNED:
             write_jsonl(folder / f"views-{arm.name}.jsonl", _looks(answerer, asked))
         if not rewarded:
             continue
-        rows = sampled_rewards(answerer, rewarded, rules, settings=settings, think=think, blind=arm.blind, seed=seed)
+        kept = Journal(work / f"{arm.name}-reward.jsonl", answerer.device)
+        rows = sampled_rewards(
+            answerer, rewarded, rules, kept, settings=settings, think=think, blind=arm.blind, seed=seed
+        )
         write_jsonl(folder / f"{arm.name}-reward.jsonl", rows)
         means = intervals(reward_means(rows), resamples=settings.bootstrap, seed=seed)
         metrics[arm.name]["reward"] = {name: _rounded(item) for name, item in means.items()}
@@ -96,6 +103,7 @@ def _ask(
     asked: Questions,
     task: EvaluatedTask,
     features: Features,
+    kept: Kept,
     *,
     settings: Evaluate,
     think: Think,
@@ -108,6 +116,7 @@ def _ask(
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         blind=blind,
+        kept=kept,
     )
     responses = [parse(text, think=think.on(asked_as(task))) for text in completions]
     rows = predictions(task, asked, responses, features)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from r1pipe.evaluation.tasks import Features, Questions, Row
-from r1pipe.models.r1.answering import Answerer, Request
+from r1pipe.models.r1.answering import Answerer, Kept, Request
 from r1pipe.params.evaluation import Evaluate
 from r1pipe.params.run import Think
 from r1pipe.params.training import RewardWeights
@@ -49,6 +49,7 @@ def sampled_rewards(
     answerer: Answerer,
     questions: Sequence[Rewarded],
     rules: RewardRules,
+    kept: Kept,
     *,
     settings: Evaluate,
     think: Think,
@@ -66,6 +67,7 @@ def sampled_rewards(
         batch_size=settings.batch_size,
         blind=blind,
         temperature=rules.temperature,
+        kept=kept,
     )
     turns = [[{"role": "assistant", "content": text}] for text in completions]
     scores_S = score(rules.rewards, turns, [question.columns for question in repeated])

@@ -17,11 +17,12 @@ from r1pipe.params import Params
 from r1pipe.rewards.total import build_rewards
 from r1pipe.scenes.scene import Scene
 from r1pipe.stages.runner import run
+from r1pipe.stages.work import in_progress
 from r1pipe.views.views import Views
 
 
 def main(params: Params) -> None:
-    """Ask every arm the questions of the split, keep what it said, and score it."""
+    """Ask every arm the questions of the split, keep what it said, and score it; finished batches survive an interruption."""
     paths, settings = params.paths, params.evaluate
     source = paths.samples / f"{settings.split}.jsonl"
     samples = read_models(source, Sample)
@@ -31,7 +32,14 @@ def main(params: Params) -> None:
         Clip.load(paths.backbones / "clip"), params.grpo.reward_weights, length_limit=params.grpo.length_limit
     )
     models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
-    with whole(paths.predictions) as draft:
+    with (
+        in_progress(
+            "evaluate",
+            [params.base, settings, params.grpo, params.think],
+            [*models.values(), source, paths.features, paths.backbones],
+        ) as work,
+        whole(paths.predictions) as draft,
+    ):
         metrics = evaluate(
             lambda name: Answerer.load(models[name], features=paths.features, backbones=paths.backbones),
             asked,
@@ -40,6 +48,7 @@ def main(params: Params) -> None:
             settings=settings,
             think=params.think,
             seed=params.base.seed,
+            work=work,
             folder=draft,
         )
     write_json(paths.metrics / "evaluate.json", metrics)

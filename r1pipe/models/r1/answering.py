@@ -1,6 +1,7 @@
 """Questions in, raw completions out: the trained model with its processor, for evaluation and serving alike."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,14 @@ from r1pipe.params.run import Think
 from r1pipe.progress import track
 from r1pipe.views.choice import ViewChoice
 
-__all__ = ["Answerer", "Request"]
+__all__ = ["Answerer", "Kept", "Request"]
+
+Kept = Callable[[int, Callable[[], list[str]]], list[str]]
+"""Given a batch's number and what generates it: its completions, generated now or kept from an earlier run."""
+
+
+def _nothing_kept(_: int, generate: Callable[[], list[str]]) -> list[str]:
+    return generate()
 
 
 class Answerer:
@@ -39,6 +47,11 @@ class Answerer:
         processor = R1Processor.load(model, store)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(R1ForConditionalGeneration.from_pretrained(model).to(device), processor, store)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
 
     @property
     def scene_ids(self) -> list[str]:
@@ -85,6 +98,7 @@ class Answerer:
         batch_size: int,
         blind: bool = False,
         temperature: float = 0.0,
+        kept: Kept = _nothing_kept,
     ) -> list[str]:
         """One completion a request, in order, to be read by `response.parse`.
 
@@ -95,21 +109,25 @@ class Answerer:
             batch_size: questions a forward pass.
             blind: zero every scene pack: what the model says without looking.
             temperature: of the sampling, by torch's generator; 0 takes the likeliest token each time.
+            kept: asked for each batch in turn; the same requests make the same batches.
         """
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+        generate = partial(self._generate, think=think, blind=blind, max_new_tokens=max_new_tokens, **sampling)
         # Questions of one length share a batch, so that little is padding.
         order = sorted(range(len(requests)), key=lambda i: (requests[i].task, len(requests[i].question), i))
         completions = [""] * len(requests)
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        for batch in track(batches, "answering"):
-            inputs = self._inputs([requests[i] for i in batch], think, blind=blind)
-            tokens = self.model.generate(**inputs, max_new_tokens=max_new_tokens, **sampling, **self._without_scene())
-            new = tokens[:, inputs["input_ids"].shape[1] :]
-            for i, text in zip(
-                batch, self.processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
-            ):
+        for number, batch in enumerate(track(batches, "answering")):
+            texts = kept(number, partial(generate, [requests[i] for i in batch]))
+            for i, text in zip(batch, texts, strict=True):
                 completions[i] = text
         return completions
+
+    def _generate(self, requests: Sequence[Request], *, think: Think, blind: bool, **options: Any) -> list[str]:
+        inputs = self._inputs(requests, think, blind=blind)
+        tokens = self.model.generate(**inputs, **options, **self._without_scene())
+        new = tokens[:, inputs["input_ids"].shape[1] :]
+        return list(self.processor.tokenizer.batch_decode(new, skip_special_tokens=True))
 
     @torch.inference_mode()
     def answer(
