@@ -4,7 +4,8 @@
     python -m flows.server deploy    deploy to the server that PREFECT_API_URL names, and end
 
 R1PIPE_REPOSITORY (this checkout) and R1PIPE_REMOTE (a folder in ~/.cache/r1pipe) are what workers clone and where they
-exchange data: on several machines, addresses that all of them reach. R1PIPE_WEBHOOK is posted to when a run fails.
+exchange data: on several machines, addresses that all of them reach. R1PIPE_WEBHOOK is posted to when a run fails; set to
+nothing, nobody is told any more; not set, what the server knows stays.
 """
 
 import os
@@ -38,6 +39,8 @@ REPORT = """{"text": {{
     (flow.name ~ " " ~ flow_run.name ~ " " ~ flow_run.state.name ~ ": " ~ flow_run.state.message ~ " " ~ flow_run | ui_url) | tojson
 }}}"""
 """What a webhook is sent, Slack's form, which others read too; a template of Prefect's."""
+REPORTED = "failures are reported"
+"""The automation that posts to the webhook."""
 
 ENDED = ["Completed", "Failed", "Cancelled", "Crashed"]
 
@@ -120,7 +123,7 @@ def make_pools(client: SyncPrefectClient) -> None:
 
 
 def make_automations(client: SyncPrefectClient, settings: Flows, webhook: str | None) -> None:
-    """A run that falls silent counts as crashed; one that fails is reported."""
+    """A run that falls silent counts as crashed; one that fails is reported: to `webhook`, to nobody if it is empty."""
     lost = EventTrigger(
         after={"prefect.flow-run.heartbeat"},
         expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{state}" for state in ENDED)},
@@ -146,7 +149,10 @@ def make_automations(client: SyncPrefectClient, settings: Flows, webhook: str | 
             within=timedelta(0),
         )
         call = CallWebhook(block_document_id=block, payload=REPORT)
-        _make(client, AutomationCore(name="failures are reported", trigger=failed, actions=[call]))
+        _make(client, AutomationCore(name=REPORTED, trigger=failed, actions=[call]))
+    elif webhook == "":
+        for known in client.read_automations_by_name(REPORTED):
+            client.delete_automation(known.id)
 
 
 def _make(client: SyncPrefectClient, automation: AutomationCore) -> None:

@@ -7,7 +7,12 @@ from pathlib import Path
 import prefect
 import yaml
 from jsonschema import Draft202012Validator
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
 from tiny_flows import ROOT
+
+from flows.server import REPORTED, make_automations
+from r1pipe.params import Params
 
 
 def test_every_deployment_names_a_flow_and_a_pool_that_the_server_makes():
@@ -47,3 +52,13 @@ def leaves(value, path=()):
     else:
         for key, inner in rows:
             yield from leaves(inner, (*path, key))
+
+
+def test_failures_are_reported_until_the_webhook_is_set_to_nothing():
+    settings = Params.load(ROOT / "params.yaml").flows
+    with prefect_test_harness(), get_client(sync_client=True) as client:
+        reported = []
+        for webhook in (None, "http://127.0.0.1:9/first", "http://127.0.0.1:9/second", None, ""):
+            make_automations(client, settings, webhook)
+            reported.append(len(client.read_automations_by_name(REPORTED)))
+    assert reported == [0, 1, 1, 1, 0]
