@@ -1,5 +1,6 @@
 """What every arm is asked, and how its answers, its rewards and the run's table are measured."""
 
+import hashlib
 import json
 from typing import get_args
 
@@ -11,6 +12,7 @@ from r1pipe.datasets.sample import Pose, Sample
 from r1pipe.errors import DataError
 from r1pipe.evaluation.arms import evaluate
 from r1pipe.evaluation.examples import SHOWN, Material, Pool
+from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.scorecard import run_score
 from r1pipe.evaluation.table import gaps_sentence, looks_at_the_scene, results_table
@@ -224,3 +226,13 @@ def test_the_request_of_a_sample_keeps_pose_and_history():
     history = ("hi", "hello")
     rows = [sample(7, "qa", "scanqa", question="and now?", answers=("red",), history=history)]
     assert questions("qa", rows, {"room": features()}, None).requests[0].history == history
+
+
+def test_numbers_rest_on_weights_samples_rules_and_a_processor(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "test.jsonl").write_bytes(b"samples")
+    found = provenance(("qa",), {"sft": tmp_path}, tmp_path / "test.jsonl", SETTINGS, 0, temperature=1.3)
+    assert found["models"]["sft"]["sha256"] == hashlib.sha256(b"weights").hexdigest()
+    assert found["data"] == {"samples": "test.jsonl", "sha256": hashlib.sha256(b"samples").hexdigest()}
+    assert found["protocols"]["qa"]["name"] == "scanqa"
+    assert found["processor"]

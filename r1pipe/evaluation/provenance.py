@@ -33,11 +33,14 @@ def provenance(
     *,
     temperature: float,
 ) -> dict[str, Any]:
-    """Protocol a task, seed, split, resampling, and SHA-256 of each arm's weights and of the samples.
+    """Protocol a task, seed, split, resampling, processor, and SHA-256 of each arm's weights and of the samples.
 
     Raises:
         FileNotFoundError: if a file to be hashed is not there.
     """
+    import torch  # the report reads what this has written, and starts without it
+
+    cpu = f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     rules = {task: protocol(task, None) for task in tasks}
     protocols: dict[str, dict[str, str]] = {
         task: {"name": found.name, "rules": found.rules} for task, found in rules.items()
@@ -52,6 +55,8 @@ def provenance(
         "split": settings.split,
         "num_samples": settings.num_samples,
         "intervals": {"method": RESAMPLING, "resamples": settings.bootstrap},
+        # Matrix products round as its instructions do: another one, another number.
+        "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
         "models": {name: {"sha256": sha256(folder / "model.safetensors")} for name, folder in models.items()},
         "data": {"samples": samples.name, "sha256": sha256(samples)},
         "absent": {"meteor": NO_METEOR},
