@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from tiny_flows import commit, git, write_repository
@@ -16,7 +17,7 @@ from flows.checkout import Source, check_out, held, own_clone, pull, push, read_
 from flows.commands import dvc, execute
 from flows.dag import choose, read_dag
 from r1pipe.errors import DataError, GateError
-from r1pipe.stages.work import in_progress
+from r1pipe.stages.work import deliver, in_progress
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,15 @@ def test_a_stage_that_outlives_its_worker_is_waited_for(tmp_path, at):
             assert not second.done()
         assert second.result(timeout=10) == folder
     assert list(folder.iterdir()) == []  # the first has finished, and cleared up
+
+
+def test_work_in_a_folder_on_another_file_system_comes_to_its_place(tmp_path):
+    with TemporaryDirectory(dir="/dev/shm") as shared:
+        made = Path(shared) / "views"
+        made.mkdir()
+        (made / "room").write_text("seen")
+        if made.stat().st_dev == tmp_path.stat().st_dev:
+            pytest.skip("needs two file systems")
+        deliver(made, tmp_path / "data/views")
+    assert {path.name: path.read_text() for path in (tmp_path / "data/views").iterdir()} == {"room": "seen"}
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["views"]

@@ -22,7 +22,7 @@ from r1pipe.evaluation.arms import evaluate
 from r1pipe.evaluation.journal import Journal
 from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.tasks import questions
-from r1pipe.files import whole, write_json
+from r1pipe.files import write_json
 from r1pipe.geometry import Box
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
@@ -165,14 +165,13 @@ def run_evaluate(folder: Path, start: str, **settings) -> None:
     weights = chosen.grpo.reward_weights
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    with whole(folder / "evaluate") as draft:
-        metrics = evaluate(
-            lambda _: Answerer(R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store), store),
-            {task: questions(task, samples, features, None) for task in measured.tasks},
-            features,
-            rules=RewardRules(build_rewards(small_clip(), weights, length_limit=20), weights, temperature=1.0),
-            settings=measured, think=chosen.think, seed=0, work=work, folder=draft,
-        )  # fmt: skip
+    metrics = evaluate(
+        lambda _: Answerer(R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store), store),
+        {task: questions(task, samples, features, None) for task in measured.tasks},
+        features,
+        rules=RewardRules(build_rewards(small_clip(), weights, length_limit=20), weights, temperature=1.0),
+        settings=measured, think=chosen.think, seed=0, work=work, folder=folder / "evaluate",
+    )  # fmt: skip
     write_json(folder / "logs/metrics.json", metrics)
 
 

@@ -11,7 +11,7 @@ from r1pipe.evaluation.looking import TUNED, look_row
 from r1pipe.evaluation.sampled import RewardRules, rewarded_questions, sampled_rewards
 from r1pipe.evaluation.scoring import measure, reward_means
 from r1pipe.evaluation.tasks import Features, Questions, Row, asked_as, predictions
-from r1pipe.files import write_jsonl
+from r1pipe.files import remove_drafts, write_jsonl
 from r1pipe.metrics.intervals import Interval, intervals, mean
 from r1pipe.models.r1.answering import Answerer, Kept
 from r1pipe.params.evaluation import Evaluate
@@ -67,9 +67,11 @@ def evaluate(
         seed: of the sampling and of the bootstrap.
         work: an existing folder that an interrupted call finds again: batches that it holds are not generated again.
         folder: gets `references-<task>.jsonl` and `<arm>-<task>.jsonl`, as `r1pipe score` reads them, and
-            `<arm>-reward.jsonl`, the mean rewards of each question, and `views-grpo.jsonl`, see `looking`.
+            `<arm>-reward.jsonl`, the mean rewards of each question, and `views-grpo.jsonl`, see `looking`; what an
+            interrupted call has left there is written anew.
     """
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_drafts(folder)
     for task, questions in asked.items():
         write_jsonl(folder / f"references-{task}.jsonl", questions.references)
     rewarded = rewarded_questions(asked.values(), features, think)

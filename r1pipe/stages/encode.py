@@ -4,14 +4,14 @@ import os
 
 from r1pipe.datasets.manifest import Manifest
 from r1pipe.datasets.sample import Sample
-from r1pipe.files import read_models, whole
+from r1pipe.files import read_models
 from r1pipe.models.encoders.encoding import Encoders, Job
 from r1pipe.models.encoders.proposals import Masks
 from r1pipe.models.encoders.texts import TextTable
 from r1pipe.params import Params
 from r1pipe.scenes.scene import scene_ids
 from r1pipe.stages.runner import run
-from r1pipe.stages.work import in_progress
+from r1pipe.stages.work import deliver, in_progress
 
 CLUSTER = "R1PIPE_RAY_ADDRESS"
 """Environment variable with the address of a Ray cluster that encodes the scenes; no parameter, for the files are the same."""
@@ -29,8 +29,7 @@ def main(params: Params) -> None:
         job = Job(encoders, masks, paths.scenes, paths.views, features)
         job.run(scene_ids(paths.scenes), processes=params.base.threads, cluster=os.environ.get(CLUSTER))
         TextTable.embed((sample.question for sample in samples), encoders.clip).save(features)
-        with whole(paths.features) as draft:
-            features.rename(draft)
+        deliver(features, paths.features)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.sampled import RewardRules
 from r1pipe.evaluation.table import summary
 from r1pipe.evaluation.tasks import questions
-from r1pipe.files import read_jsonl, read_models, whole, write_json
+from r1pipe.files import read_jsonl, read_models, write_json
 from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
@@ -17,7 +17,7 @@ from r1pipe.params import Params
 from r1pipe.rewards.total import build_rewards
 from r1pipe.scenes.scene import Scene
 from r1pipe.stages.runner import run
-from r1pipe.stages.work import in_progress
+from r1pipe.stages.work import deliver, in_progress
 from r1pipe.views.views import Views
 
 
@@ -32,14 +32,11 @@ def main(params: Params) -> None:
         Clip.load(paths.backbones / "clip"), params.grpo.reward_weights, length_limit=params.grpo.length_limit
     )
     models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
-    with (
-        in_progress(
-            "evaluate",
-            [params.base, settings, params.grpo, params.think],
-            [*models.values(), source, paths.features, paths.backbones],
-        ) as work,
-        whole(paths.predictions) as draft,
-    ):
+    with in_progress(
+        "evaluate",
+        [params.base, settings, params.grpo, params.think],
+        [*models.values(), source, paths.features, paths.backbones],
+    ) as work:
         metrics = evaluate(
             lambda name: Answerer.load(models[name], features=paths.features, backbones=paths.backbones),
             asked,
@@ -49,13 +46,16 @@ def main(params: Params) -> None:
             think=params.think,
             seed=params.base.seed,
             work=work,
-            folder=draft,
+            folder=work / "predictions",
         )
-    write_json(paths.metrics / "evaluate.json", metrics)
-    write_json(paths.metrics / "summary.json", summary(metrics))
-    write_json(paths.metrics / "views.json", _looking(params, samples))
-    facts = provenance(settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature)
-    write_json(paths.metrics / "provenance.json", facts)
+        deliver(work / "predictions", paths.predictions)
+        write_json(paths.metrics / "evaluate.json", metrics)
+        write_json(paths.metrics / "summary.json", summary(metrics))
+        write_json(paths.metrics / "views.json", _looking(params, samples))
+        facts = provenance(
+            settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature
+        )
+        write_json(paths.metrics / "provenance.json", facts)
 
 
 def _looking(params: Params, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:

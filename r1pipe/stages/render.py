@@ -3,12 +3,11 @@
 from r1pipe.datasets.frames import read_frames
 from r1pipe.datasets.manifest import Location, Manifest
 from r1pipe.datasets.scannet import INFO, read_alignment
-from r1pipe.files import whole
 from r1pipe.params import Params
 from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene, scene_ids
 from r1pipe.stages.runner import run
-from r1pipe.stages.work import in_progress
+from r1pipe.stages.work import deliver, in_progress
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.views import render_scene
 
@@ -24,8 +23,7 @@ def main(params: Params) -> None:
         for scene_id in track([i for i in scene_ids(paths.scenes) if i not in done], "render"):
             frames = _cameras(locations[scene_id])
             render_scene(Scene.load(paths.scenes, scene_id), params.render, frames).save(views)
-        with whole(paths.views) as draft:
-            views.rename(draft)
+        deliver(views, paths.views)
 
 
 def _cameras(location: Location) -> Cameras | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from r1pipe.files import locked, sha256
+from r1pipe.files import locked, sha256, whole
 from r1pipe.params.section import Section
 from r1pipe.stages.launch import is_first
 
@@ -45,6 +45,12 @@ def in_progress(stage: str, sections: Sequence[Section], inputs: Sequence[Path])
         yield folder
         # What another clone has begun with other parameters in a shared folder is its own.
         shutil.rmtree(folder if shared else parent)
+
+
+def deliver(work: Path, output: Path) -> None:
+    """Put what was made in a work folder at its place, whole; a shared folder is on another file system."""
+    with whole(output) as draft:
+        shutil.move(work, draft)
 
 
 def _fingerprint(sections: Sequence[Section], inputs: Sequence[Path]) -> str:
