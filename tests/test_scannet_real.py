@@ -18,7 +18,8 @@ from r1pipe.scenes.scene import Scene
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SCENE = "scene0000_00"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}")
+MISSING = [name for name in ("scannet", "frames", "sqa3d", "threedllm") if not (DATA / name).is_dir()]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)} at {DATA}")
 
 
 @pytest.fixture(scope="module")
