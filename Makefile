@@ -30,8 +30,8 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-experiments: $(STAMP) ## dvc exp show without its columns of hashes: it fits 120 columns
-	@$(BIN)/dvc exp show --only-changed --no-pager --drop '.*(/|LICENSE|lock|yaml|profiles|r1pipe)'
+experiments: $(STAMP) ## dvc exp show without its columns of hashes and times: it fits 120 columns
+	@$(BIN)/dvc exp show --only-changed --no-pager --drop 'Created|.*(/|LICENSE|lock|yaml|profiles|r1pipe)'
 
 lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/python -m tools.lock
