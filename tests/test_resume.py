@@ -61,8 +61,8 @@ def folder(tmp_path_factory) -> Path:
 
 
 def settings(stage: str, folder: Path) -> dict[str, Any]:
-    """GRPO starts from a model that has begun to learn: its completions differ in reward."""
-    return {"start": str(folder / "begun/sft")} if stage == "grpo" else {}
+    """GRPO and evaluation start from a model that has begun to learn: its completions differ in reward."""
+    return {} if stage == "sft" else {"start": str(folder / "begun/sft")}
 
 
 def begin(folder: Path) -> Run:
@@ -92,14 +92,9 @@ def statuses(folder) -> dict[str, list[int]]:
             Run(stage, str(folder / stage / where), settings(stage, folder), *end)
             for where, *end in [("whole",), *(("cut", *end) for end in ends), ("cut",)]
         ]
-        for stage, ends in ENDS.items()
+        for stage, ends in (ENDS | {"evaluate": EVALUATION_ENDS}).items()
     }
-    start = {"start": str(folder / "begun/sft")}
-    evaluations = [
-        Run("evaluate", str(folder / "evaluate" / where), start, *end)
-        for where, *end in [("whole",), *(("cut", *end) for end in EVALUATION_ENDS), ("cut",)]
-    ]
-    found = iter(execute(*spread(folder), begin(folder), *runs["sft"], *runs["grpo"], *evaluations))
+    found = iter(execute(*spread(folder), begin(folder), *runs["sft"], *runs["grpo"], *runs["evaluate"]))
     counts = [("spread", 4), ("sft", 5), ("grpo", 5), ("evaluate", 5)]
     return {name: list(islice(found, count)) for name, count in counts}
 

@@ -153,7 +153,7 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     )  # fmt: skip
 
 
-def run_evaluate(folder: Path, start: str, **settings) -> None:
+def run_evaluate(folder: Path, start: str) -> None:
     """Every arm, each the model of `run_sft` at `start`; `folder/evaluate` holds what they said, `folder/logs` the metrics."""
     chosen = params()
     short = {
@@ -161,7 +161,7 @@ def run_evaluate(folder: Path, start: str, **settings) -> None:
     }  # fmt: skip
     samples, store = [example.sample for example in examples()], MadeUpScenes()
     features = {sample.scene_id: store.features(sample.scene_id) for sample in samples}
-    measured = chosen.evaluate.model_copy(update=short | settings)
+    measured = chosen.evaluate.model_copy(update=short)
     weights = chosen.grpo.reward_weights
     work = folder / "work"
     work.mkdir(exist_ok=True)
