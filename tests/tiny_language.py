@@ -30,6 +30,7 @@ from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReade
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
 from r1pipe.models.r1.prompts import Request
+from r1pipe.models.r1.weights import load, load_trainable, plain
 from r1pipe.params import Params
 from r1pipe.params.model import Model
 from r1pipe.params.training import Lora
@@ -82,7 +83,11 @@ def small_clip() -> Clip:
 
 
 def publish_language(folder: Path, *, tied: bool) -> None:
-    """A checkpoint of the paper profile's classes, Qwen2.5-VL, as its authors publish theirs, but small and untrained."""
+    """A checkpoint of the paper profile's classes, Qwen2.5-VL, small and untrained, laid out as on the hub.
+
+    Its configuration is flat and names bfloat16 and mrope; its vocabulary is padded beyond the tokenizer's with rows that
+    are all alike, as those that nothing has trained are.
+    """
     torch.manual_seed(0)
     rope = {"rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [1, 1, 2]}
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -91,15 +96,25 @@ def publish_language(folder: Path, *, tied: bool) -> None:
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision | {"fullatt_block_indexes": [0]}, tie_word_embeddings=tied
     )
-    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
-    train_tokenizer(WORDS, 400, 0).save_pretrained(folder)
+    tokenizer = train_tokenizer(WORDS, 400, 0)
+    tokenizer.save_pretrained(folder)
+    model = Qwen2_5_VLForConditionalGeneration(config)
+    for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        table.data[len(tokenizer) :] = table.data[-1]
+    model.to(torch.bfloat16).save_pretrained(folder)
+    found = json.loads((folder / "config.json").read_text())
+    flat = found | found.pop("text_config") | {"model_type": "qwen2_5_vl", "torch_dtype": "bfloat16"}
+    flat |= {"rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 2]}, "rope_theta": 1.0e6}
+    for name in ("dtype", "rope_parameters", "text_config"):
+        flat.pop(name, None)
+    write_json(folder / "config.json", flat)
 
 
-def processor_and_model(shape: Model) -> tuple[R1Processor, R1ForConditionalGeneration]:
-    """A fresh model of this shape, or of the language model that it names."""
+def processor_and_model(shape: Model, lora: Lora | None = None) -> tuple[R1Processor, R1ForConditionalGeneration]:
+    """A fresh model of this shape, or of the language model that it names; `lora` is trained on it later."""
     store = MadeUpScenes()
     tokenizer = load_tokenizer(shape) if shape.language else train_tokenizer(WORDS, 400, shape.num_objects)
-    model = build_model(shape, tokenizer, store.features("scene0000"), view_weight_pull=0.1, seed=0)
+    model = build_model(shape, tokenizer, store.features("scene0000"), lora=lora, view_weight_pull=0.1, seed=0)
     return R1Processor(SceneReader(model.config, store), tokenizer), model
 
 
@@ -127,10 +142,13 @@ def params() -> Params:
 def run_sft(folder: Path, language: str | None = None, **settings) -> None:
     """SFT from scratch; `folder/sft` is the model, `folder/work` what an interrupted run goes on from."""
     chosen = params()
+    instruct = language is not None
     short = {"max_steps": 30, "batch_size": 8, "save_steps": 10, "warmup_steps": 2, "learning_rate": 1e-2}
-    processor, model = processor_and_model(chosen.model.model_copy(update=SMALL | {"language": language}))
+    processor, model = processor_and_model(
+        chosen.model.model_copy(update=SMALL | {"language": language}), settings.get("lora")
+    )
     fine_tune(
-        model, processor, sft_rows(list(examples()), chosen.think),
+        model, processor, sft_rows(list(examples()), chosen.think, instruct=instruct),
         chosen.sft.model_copy(update=short | settings),
         work=folder / "work", logs=folder / "logs", output=folder / "sft", seed=0,
     )  # fmt: skip
@@ -145,9 +163,12 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     }  # fmt: skip
     rows, store = list(examples()), MadeUpScenes()
     features = {e.sample.scene_id: store.features(e.sample.scene_id) for e in rows}
+    model = load_trainable(Path(start))
+    instruct = plain(model).config.instruct
     optimise(
-        R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store),
-        grpo_rows(rows, features, chosen.think), grpo_rows(some(rows, 4), features, chosen.think),
+        model, R1Processor.load(Path(start), store),
+        grpo_rows(rows, features, chosen.think, instruct=instruct),
+        grpo_rows(some(rows, 4), features, chosen.think, instruct=instruct),
         small_clip(), chosen.grpo.model_copy(update=short | settings),
         work=folder / "work", logs=folder / "logs", output=folder / "grpo", seed=0,
     )  # fmt: skip
@@ -166,7 +187,7 @@ def run_evaluate(folder: Path, start: str) -> None:
     work = folder / "work"
     work.mkdir(exist_ok=True)
     metrics = evaluate(
-        lambda _: Answerer(R1ForConditionalGeneration.from_pretrained(start), R1Processor.load(Path(start), store), store),
+        lambda _: Answerer(load(Path(start)), R1Processor.load(Path(start), store), store),
         {task: questions(task, samples, features, None) for task in measured.tasks},
         features,
         rules=RewardRules(build_rewards(small_clip(), weights, length_limit=20), weights, temperature=1.0),

@@ -57,10 +57,17 @@ def provenance(
         "intervals": {"method": RESAMPLING, "resamples": settings.bootstrap},
         # Matrix products round as its instructions do: another one, another number.
         "processor": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu,
-        "models": {name: {"sha256": sha256(folder / "model.safetensors")} for name, folder in models.items()},
+        "models": {name: _weights(folder) for name, folder in models.items()},
         "data": {"samples": samples.name, "sha256": sha256(samples)},
         "absent": {"meteor": NO_METEOR},
     }
+
+
+def _weights(folder: Path) -> dict[str, str]:
+    """The SHA-256 of a model's weights, and of its adapters, which alone tell two arms apart where there are any."""
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    found = {"sha256": sha256(folder / "model.safetensors")}
+    return found | ({"adapter": sha256(adapter)} if adapter.is_file() else {})
 
 
 def lineage(

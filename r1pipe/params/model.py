@@ -9,6 +9,8 @@ from r1pipe.params.section import Count, Positive, Section
 Modality = Literal["image", "depth", "points"]
 """SigLIP-2 features of views, Depth-Anything features of views, and what comes of the cloud: objects and regions."""
 
+FrozenDtype = Literal["float32", "bfloat16"]
+
 
 class Model(Section):
     """The 3D-R1 model's shape; shared by `sft` and everything after it."""
@@ -17,6 +19,9 @@ class Model(Section):
     """Hub id or local path of the language model; null builds one from the sizes below."""
 
     revision: str | None
+    frozen_dtype: FrozenDtype
+    """Of a language model that only adapters train; what is trained is float32 always."""
+
     vocabulary: Count
     """Size of the tokenizer trained where `language` is null."""
 

@@ -16,6 +16,9 @@ class Package(Section):
     num_rooms: Count
     """Rooms of the evaluated split that travel with the model, the first by id."""
 
+    merge_adapters: bool
+    """Write adapters into the language model, all of it float32 then; else they travel beside it."""
+
 
 class Serve(Section):
     """What a server takes on at once: `bentoml serve`."""

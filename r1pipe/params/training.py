@@ -1,6 +1,6 @@
 """The sections of training the language model: `sft`, `grpo` and the `control` of both."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,26 @@ class Lora(Section):
     alpha: Count
     dropout: Share
     last_blocks: Count
+
+
+class LearningRates(Section):
+    """Learning rates of parts that want one of their own; null takes `learning_rate`.
+
+    Projectors and selector start from nothing where the language model is pretrained: at its learning rate they would
+    stand still.
+    """
+
+    projectors: Positive | None
+    """Of objects, regions, views and depths."""
+
+    selector: Positive | None
+    """The weights of the views' utility, three numbers around 0.3 and 0.5."""
+
+    tokens: Positive | None
+    """The rows of added tokens beside a frozen language model."""
+
+    gains: Positive | None
+    """The weights of normalisation layers where they are trained; adapters leave the language model's alone."""
 
 
 class Training(Section):
@@ -31,7 +51,15 @@ class Training(Section):
     """Sequences a forward pass on one device, as its memory allows; null takes a process's whole share at once."""
 
     learning_rate: Positive
+    """Of the language model, or of the adapters on it."""
+
+    learning_rates: LearningRates
+    least_moved: Share
+    """Share of the weights of every trained part that has to differ from the start when the stage ends."""
+
     bf16: bool
+    """Compute in bfloat16 (autocast); what is trained is float32 either way."""
+
     gradient_checkpointing: bool
     save_steps: Count
     """Steps between two checkpoints to resume from."""
@@ -43,6 +71,10 @@ class Sft(Training):
     alignment_steps: Annotated[int, Field(ge=0)]
     """Steps that regress the object projector onto word embeddings before SFT."""
 
+    caption_steps: Annotated[int, Field(ge=0)]
+    """Steps on captions alone before SFT in which only the projectors learn: the language model stays as it was made."""
+
+    caption_learning_rate: Positive
     min_learning_rate: NonNegative
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: NonNegative
@@ -77,8 +109,15 @@ class Grpo(Training):
     adam_epsilon: Positive
     """At the size of the gradients themselves, weights that the rewards say little about hardly move."""
 
-    gain_learning_rate: Positive | None
-    """Of the weights of normalisation layers; null for that of all others. Adapters leave these weights alone."""
+    schedule: Literal["constant", "linear", "cosine"]
+    """What the learning rates do over the steps."""
+
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"]
+    """How the loss is averaged: `grpo` over sequences, `dapo` over the batch's tokens; TRL has the others."""
+
+    scale_rewards: Literal["group", "batch", "none"]
+    """Whose standard deviation advantages are divided by. `batch` is one scale for all tasks: the one whose rewards
+    spread little gets little of the gradient. `group` divides by what is noise where a group is about as good."""
 
     eval_steps: Count
     """Steps between two measurements of the reward on held-out prompts."""
@@ -99,8 +138,6 @@ class Grpo(Training):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of group_size ({self.group_size})")
         if self.beta > 0 and self.lora is None:
             raise ValueError(f"beta ({self.beta}) above 0 needs lora, found null")
-        if self.gain_learning_rate is not None and self.lora is not None:
-            raise ValueError(f"gain_learning_rate ({self.gain_learning_rate}) needs lora null: adapters train no gains")
         return self
 
 

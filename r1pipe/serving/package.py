@@ -60,7 +60,7 @@ def _gather(params: Params, scene_ids: Sequence[str], context: Bundle, home: Pat
     _copy(home / "r1pipe", context.root / "r1pipe")
     for name in ("params.yaml", "requirements.lock", "bentofile.yaml", "LICENSE"):
         _copy(home / name, context.root / name)
-    _copy(paths.grpo, context.model)
+    _copy_model(paths.grpo, context.model, merge_adapters=params.package.merge_adapters)
     _copy(paths.backbones, context.backbones)
     _copy(paths.report, context.report)
     # What lies beside the rooms' own files belongs to all of them.
@@ -71,6 +71,16 @@ def _gather(params: Params, scene_ids: Sequence[str], context: Bundle, home: Pat
     for source, target in pairs:
         for scene_id in scene_ids:
             _copy(source / f"{scene_id}.safetensors", target / f"{scene_id}.safetensors")
+
+
+def _copy_model(source: Path, target: Path, *, merge_adapters: bool) -> None:
+    """The model as it was trained, or with its adapters merged; the processor's files are the same."""
+    _copy(source, target)
+    if merge_adapters and (source / "adapter").is_dir():
+        from r1pipe.models.r1.weights import merge
+
+        shutil.rmtree(target / "adapter")
+        merge(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,11 +9,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from r1pipe.files import locked, sha256, whole
+from r1pipe.files import locked, sha256, whole, write_json
+from r1pipe.params.run import Paths
 from r1pipe.params.section import Section
 from r1pipe.stages.launch import is_first
 
@@ -51,6 +53,12 @@ def deliver(work: Path, output: Path) -> None:
     """Put what was made in a work folder at its place, whole; a shared folder is on another file system."""
     with whole(output) as draft:
         shutil.move(work, draft)
+
+
+def record_movement(paths: Paths, stage: str, movement: Mapping[str, Any]) -> None:
+    """Write how far each part of the model has moved, once for all processes."""
+    if is_first():
+        write_json(paths.metrics / f"{stage}.json", {"movement": movement})
 
 
 def _fingerprint(sections: Sequence[Section], inputs: Sequence[Path]) -> str:

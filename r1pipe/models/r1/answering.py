@@ -15,6 +15,7 @@ from r1pipe.models.r1.hearing import Grown, Rows, Whole
 from r1pipe.models.r1.prefixes import Prefixes
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.store import FeatureStore
+from r1pipe.models.r1.weights import load
 from r1pipe.params.run import Think
 from r1pipe.progress import track
 from r1pipe.views.choice import ViewChoice
@@ -46,7 +47,7 @@ class Answerer:
         store = FeatureStore.load(features, Clip.load(backbones / "clip"))
         processor = R1Processor.load(model, store)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(R1ForConditionalGeneration.from_pretrained(model).to(device), processor, store)
+        return cls(load(model).to(device), processor, store)
 
     @property
     def device(self) -> torch.device:
@@ -176,7 +177,8 @@ class Answerer:
 
     def _inputs(self, requests: Sequence[Request], think: Think, *, blind: bool) -> dict[str, Any]:
         """The model's inputs, on its device."""
-        conversations = [with_scene(messages(request, think)) for request in requests]
+        instruct = self.model.config.instruct
+        conversations = [with_scene(messages(request, think, instruct=instruct)) for request in requests]
         texts = self.processor.apply_chat_template(conversations, add_generation_prompt=True, tokenize=False)
         scenes = [scene_reference(request.scene_id, request.question) for request in requests]
         inputs = self.processor(images=scenes, text=texts, padding=True, return_tensors="pt").to(self.model.device)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from r1pipe.errors import ModelError
-from r1pipe.params.model import Modality
+from r1pipe.params.model import FrozenDtype, Modality
 
 ViewStrategy = Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
 
@@ -32,6 +32,9 @@ class R1Config(PretrainedConfig):
         view_weight_pull: strength of the L2 term that pulls w_t to 0.3.
         num_bands: octaves of the Fourier features of a position.
         image_token_id: the placeholder of a scene token; TRL reads it under this name.
+        trained_tokens: ids of the added tokens that have trained rows of their own beside a frozen language model.
+        frozen_dtype: of the language model where adapters are trained on it, as torch calls it; all else is float32.
+        instruct: whether the language model is told its task in words, through the chat template that it brought.
     """
 
     model_type = "r1pipe_r1"
@@ -57,6 +60,9 @@ class R1Config(PretrainedConfig):
         view_weight_pull: float = 0.1,
         num_bands: int = 6,
         image_token_id: int = 0,
+        trained_tokens: Sequence[int] = (),
+        frozen_dtype: FrozenDtype = "float32",
+        instruct: bool = False,
         **kwargs: Any,
     ) -> None:
         if isinstance(text_config, dict):
@@ -72,6 +78,7 @@ class R1Config(PretrainedConfig):
         self.view_strategy, self.view_temperature = view_strategy, view_temperature
         self.view_weights = list(view_weights)
         self.view_weight_pull, self.num_bands, self.image_token_id = view_weight_pull, num_bands, image_token_id
+        self.trained_tokens, self.frozen_dtype, self.instruct = sorted(trained_tokens), frozen_dtype, instruct
         super().__init__(**kwargs)
 
     @property

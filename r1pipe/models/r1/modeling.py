@@ -8,11 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import (
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     Cache,
     GenerationMixin,
     PreTrainedModel,
@@ -22,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from r1pipe.errors import ModelError
 from r1pipe.models.r1.configuration import R1Config
 from r1pipe.models.r1.packs import CAMERA_HEAD, Pack, unpack
+from r1pipe.models.r1.rows import Head, TokenRows
 from r1pipe.models.r1.selector import TEXT_WEIGHT, ViewSelector
 
 
@@ -79,6 +78,11 @@ class R1PreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules: ClassVar[list[str]] = ["Qwen2DecoderLayer", "Projector"]
+    # What is trained beside adapters is float32 whatever the frozen language model is: in bfloat16 a step of RL rounds
+    # away, and positions are off by centimetres.
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = [
+        "object_projector", "point_projector", "view_projector", "depth_projector", "view_selector", "input_rows", "output_rows",
+    ]  # fmt: skip
 
     def _init_weights(self, module: nn.Module) -> None:
         """The language model's own scale for the projectors; the selector starts at the paper's weights."""
@@ -108,6 +112,8 @@ class R1Model(R1PreTrainedModel):
         self.view_projector = Projector(config.view_width, CAMERA_HEAD, config)
         self.depth_projector = Projector(config.depth_width, CAMERA_HEAD, config)
         self.view_selector = ViewSelector(config)
+        width = config.text_config.hidden_size
+        self.input_rows = TokenRows(config.trained_tokens, width) if config.trained_tokens else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -118,11 +124,16 @@ class R1Model(R1PreTrainedModel):
         """Replace them."""
         self.language_model.set_input_embeddings(value)
 
+    def embed_tokens(self, ids_BL: Tensor) -> Tensor:
+        """`(B, L, D)`: the language model's embeddings, with the trained rows of added tokens."""
+        embeds_BLD = self.get_input_embeddings()(ids_BL)
+        return torch.as_tensor(embeds_BLD if self.input_rows is None else self.input_rows(embeds_BLD, ids_BL))
+
     def embed_objects(self, pack: Pack) -> Tensor:
         """`(B, O, D)`: each object's projection added to the embedding of its identifier; 0 where there is no object."""
         first = self.config.first_object_id
         names = torch.arange(first, first + self.config.num_objects, device=pack.boxes.device)
-        tokens = self.project_objects(pack) + self.get_input_embeddings()(names)
+        tokens = self.project_objects(pack) + self.embed_tokens(names)
         return torch.as_tensor(tokens * pack.is_object.unsqueeze(-1))
 
     def project_objects(self, pack: Pack) -> Tensor:
@@ -130,8 +141,14 @@ class R1Model(R1PreTrainedModel):
         return torch.as_tensor(self.object_projector(pack.objects, torch.cat([pack.boxes, pack.object_scores], dim=-1)))
 
     def embed_scene(self, packs_BNE: Tensor) -> Tensor:
-        """`(B, S, D)`: objects and points, the chosen views, their depths, as far as the modalities have them."""
-        pack = unpack(packs_BNE.to(self.object_projector.out.weight.dtype), self.config)
+        """`(B, S, D)`: objects and points, the chosen views, their depths, as far as the modalities have them.
+
+        In float32 also under autocast: what says where is exact to the millimetre.
+        """
+        with torch.autocast(packs_BNE.device.type, enabled=False):
+            return self._embed_pack(unpack(packs_BNE.float(), self.config))
+
+    def _embed_pack(self, pack: Pack) -> Tensor:
         choice_BKV = self.view_selector(pack.view_scores, pack.cameras)
         tokens = []
         if "points" in self.config.modalities:
@@ -157,7 +174,7 @@ class R1Model(R1PreTrainedModel):
             pixel_values: `(B, N, E)` scene packs; None continues a cached generation.
             kwargs: passed to the language model.
         """
-        embeds_BLD = self.get_input_embeddings()(input_ids)
+        embeds_BLD = self.embed_tokens(input_ids)
         if pixel_values is not None:
             embeds_BLD = place(embeds_BLD, self.embed_scene(pixel_values), input_ids == self.config.image_token_id)
         return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
@@ -171,16 +188,23 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
     def __init__(self, config: R1Config) -> None:
         super().__init__(config)
         self.model = R1Model(config)
-        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        width, untied = config.text_config.hidden_size, not config.tie_word_embeddings
+        self.lm_head = nn.Linear(width, config.text_config.vocab_size, bias=False)
+        self.output_rows = TokenRows(config.trained_tokens, width) if config.trained_tokens and untied else None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
         """The language model's token embeddings."""
         return self.model.get_input_embeddings()
 
-    def get_output_embeddings(self) -> nn.Module:
-        """The language-model head."""
-        return self.lm_head
+    def get_output_embeddings(self) -> nn.Module | Head:
+        """The language-model head; with trained rows of added tokens, as TRL multiplies with it."""
+        rows = self._head_rows()
+        return self.lm_head if rows is None else Head(rows.table(self.lm_head.weight))
+
+    def _head_rows(self) -> TokenRows | None:
+        """The added tokens' rows in the head: those of the input where both are one matrix."""
+        return self.model.input_rows if self.config.tie_word_embeddings else self.output_rows
 
     # transformers refuses `attention_mask` unless it is named, and TRL finds the catch-all by the name `kwargs`.
     def forward(
@@ -195,7 +219,9 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
         """Next-token logits `(B, L, vocabulary)`, and the loss where `labels` are given."""
         out = self.model(input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, **kwargs)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(out.last_hidden_state[:, kept])
+        hidden = out.last_hidden_state[:, kept]
+        logits, rows = self.lm_head(hidden), self._head_rows()
+        logits = logits if rows is None else rows.logits(logits, hidden)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size)
@@ -223,19 +249,15 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
         inputs["pixel_values"] = None if is_cached else pixel_values
         return inputs
 
-    def load_language_model(self, source: str, revision: str | None) -> None:
-        """Copy a pretrained language model's weights in, vocabulary rows beyond its own untouched.
+    def load_language_model(self, donor: PreTrainedModel) -> None:
+        """Take a pretrained language model's weights, its vocabulary as it is here, in the configuration's dtype.
 
-        A vision-language checkpoint gives those of its language part.
+        A vision-language model gives those of its language part.
 
         Raises:
             ModelError: if its widths are not those of this configuration.
         """
-        published = AutoConfig.from_pretrained(source, revision=revision)
-        sees = type(published) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
-        kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-        donor = kind.from_pretrained(source, revision=revision, dtype=self.dtype)
-        donor.resize_token_embeddings(self.config.text_config.vocab_size)
+        donor.resize_token_embeddings(self.config.text_config.vocab_size, mean_resizing=False)
         wanted, found = self.model.language_model.state_dict(), donor.get_decoder().state_dict()
         wrong = sorted(
             k
@@ -244,10 +266,17 @@ class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):
         )
         if wrong:
             raise ModelError(
-                f"Expected the language model {source} to fit its own configuration, found {len(wrong)} other weights, first {wrong[0]}."
+                f"Expected the language model {donor.name_or_path} to fit its own configuration, found {len(wrong)} other weights, first {wrong[0]}."
             )
         self.model.language_model.load_state_dict(found)
         self.lm_head.load_state_dict(donor.get_output_embeddings().state_dict())
+
+    def freeze_language_model(self) -> None:
+        """Put the language model and its head into the dtype that frozen weights have; all else stays float32."""
+        frozen = getattr(torch, self.config.frozen_dtype)
+        self.model.language_model.to(frozen)
+        self.lm_head.to(frozen)
+        self.tie_weights()
 
 
 AutoConfig.register(R1Config.model_type, R1Config)

@@ -67,7 +67,7 @@ class Prefixes:
 
     def _of(self, scenes: Sequence[SceneFeatures], head_BH: Tensor, packs_BNE: Tensor) -> list[_Head]:
         """Each row's head; one that several rows share is read once."""
-        pack = unpack(packs_BNE.to(self._model.dtype), self._model.config)  # as the model rounds them when it chooses
+        pack = unpack(packs_BNE.float(), self._model.config)
         best_BK = self._model.model.view_selector.best(pack.view_scores, pack.cameras).tolist()
         keys = [(scene.scene_id, tuple(best)) for scene, best in zip(scenes, best_BK, strict=True)]
         heads = {key: self._heads[key] for key in keys if key in self._heads}

@@ -27,6 +27,24 @@ CHAT_TEMPLATE = (
 )
 """ChatML, with a placeholder where the scene goes."""
 
+_FLATTEN = (
+    "{%- set flat = namespace(messages=[]) -%}"
+    "{%- for m in messages -%}"
+    "{%- set text = namespace(value='') -%}"
+    "{%- if m['content'] is string -%}{%- set text.value = m['content'] -%}"
+    "{%- else -%}{%- for c in m['content'] -%}"
+    "{%- set text.value = text.value ~ ('" + SCENE_TOKEN + "' if c['type'] == 'image' else c['text']) -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- set flat.messages = flat.messages + [{'role': m['role'], 'content': text.value}] -%}"
+    "{%- endfor -%}"
+    "{%- set messages = flat.messages -%}"
+)
+
+
+def with_placeholder(template: str) -> str:
+    """A language model's own chat template, given turns of plain text with the scene's placeholder in them."""
+    return _FLATTEN + template
+
 
 class SceneStore(Protocol):
     """Where a reader gets scenes and the scores of their views from."""
@@ -79,7 +97,7 @@ class R1Processor(ProcessorMixin):
     image_processor_class, tokenizer_class = "SceneReader", "AutoTokenizer"
 
     def __init__(self, image_processor: SceneReader, tokenizer: PreTrainedTokenizerBase, **kwargs: Any) -> None:
-        super().__init__(image_processor, tokenizer, chat_template=kwargs.pop("chat_template", CHAT_TEMPLATE))
+        super().__init__(image_processor, tokenizer, chat_template=tokenizer.chat_template)
 
     @classmethod
     def load(cls, folder: Path, store: SceneStore) -> Self:

@@ -58,6 +58,28 @@ def align(
     return float(loss)
 
 
+@torch.no_grad()
+def scale_start(model: R1ForConditionalGeneration, scenes: Sequence[SceneFeatures]) -> None:
+    """Give the scene's tokens the size of words: a fresh projector's are many times as large as a pretrained embedding.
+
+    Args:
+        model: changed in place.
+        scenes: some of the training scenes.
+    """
+    inner, config = model.model, model.config
+    words = float(inner.get_input_embeddings().weight.float().norm(dim=1).mean())
+    packs = [pack(s, np.zeros((len(s.cameras), 3), np.float32), config) for s in scenes[:BATCH_SIZE]]
+    parts = unpack(torch.from_numpy(np.stack(packs)), config)
+    tokens = {
+        inner.object_projector: inner.project_objects(parts)[parts.is_object.bool()],
+        inner.point_projector: inner.point_projector(parts.points, parts.point_xyz),
+        inner.view_projector: inner.view_projector(parts.views, parts.cameras),
+        inner.depth_projector: inner.depth_projector(parts.depths, parts.cameras),
+    }
+    for projector, made in tokens.items():
+        projector.out.weight.mul_(words / float(made.norm(dim=-1).mean()))
+
+
 def _targets(
     model: R1ForConditionalGeneration, tokenizer: PreTrainedTokenizerBase, words: Sequence[Mapping[int, str]]
 ) -> tuple[Tensor, Tensor]:
@@ -68,6 +90,8 @@ def _targets(
     for row, names in enumerate(words):
         for slot, text in names.items():
             if slot < model.config.num_objects:
-                targets[row, slot] = embeddings[tokenizer(text, add_special_tokens=False)["input_ids"]].sum(dim=0)
+                # A published vocabulary has words with the space before them.
+                words_of = tokenizer(f"{' ' * model.config.instruct}{text}", add_special_tokens=False)["input_ids"]
+                targets[row, slot] = embeddings[words_of].float().sum(dim=0)
                 known[row, slot] = True
     return targets, known

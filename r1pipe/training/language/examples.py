@@ -57,15 +57,18 @@ def some(examples: Sequence[Example], count: int) -> list[Example]:
     return sorted(examples, key=lambda example: lot(example.sample.id))[:count]
 
 
-def sft_rows(examples: Sequence[Example], think: Think) -> Dataset:
-    """`prompt`, `completion`, `images`: what `SFTTrainer` reads."""
-    return _dataset([_prompt(e, think) | {"completion": _turn(e.completion)} for e in examples])
+def sft_rows(examples: Sequence[Example], think: Think, *, instruct: bool) -> Dataset:
+    """`prompt`, `completion`, `images`: what `SFTTrainer` reads; `instruct` as in `prompts.messages`."""
+    return _dataset([_prompt(e, think, instruct) | {"completion": _turn(e.completion)} for e in examples])
 
 
-def grpo_rows(examples: Sequence[Example], features: Mapping[str, SceneFeatures], think: Think) -> Dataset:
-    """`prompt`, `images` and the columns that the rewards read."""
+def grpo_rows(
+    examples: Sequence[Example], features: Mapping[str, SceneFeatures], think: Think, *, instruct: bool
+) -> Dataset:
+    """`prompt`, `images` and the columns that the rewards read; `instruct` as in `prompts.messages`."""
     boxes = {scene_id: found.boxes() for scene_id, found in features.items()}
-    return _dataset([_prompt(e, think) | reward_columns(e.sample, boxes[e.sample.scene_id], think) for e in examples])
+    columns = (reward_columns(e.sample, boxes[e.sample.scene_id], think) for e in examples)
+    return _dataset([_prompt(e, think, instruct) | row for e, row in zip(examples, columns, strict=True)])
 
 
 def _dataset(rows: list[dict[str, Any]]) -> Dataset:
@@ -76,9 +79,10 @@ def _dataset(rows: list[dict[str, Any]]) -> Dataset:
     return Dataset.from_list(rows)
 
 
-def _prompt(example: Example, think: Think) -> dict[str, Any]:
+def _prompt(example: Example, think: Think, instruct: bool) -> dict[str, Any]:
     request = example.request
-    return {"prompt": messages(request, think), "images": [scene_reference(request.scene_id, request.question)]}
+    prompt = messages(request, think, instruct=instruct)
+    return {"prompt": prompt, "images": [scene_reference(request.scene_id, request.question)]}
 
 
 def _turn(text: str) -> list[dict[str, str]]:

@@ -2,24 +2,24 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
+from r1pipe.models.r1 import R1Processor
+from r1pipe.models.r1.weights import Trainable, plain
 from r1pipe.params.training import Grpo
 from r1pipe.rewards.semantic import SemanticReward, TextEncoder
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.checkpoints import last_checkpoint, train
 from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import Courses, DeadRewardAlarm
-from r1pipe.training.language.setup import lora_config, save, share_pull, trainer_settings
+from r1pipe.training.language.parts import Movement, Watch, check_movement
+from r1pipe.training.language.setup import adapt, by_part, save_trained, share_pull, trainer_settings
 
 
 def optimise(
-    model: R1ForConditionalGeneration,
+    model: Trainable,
     processor: R1Processor,
     rows: Dataset,
     held_out: Dataset,
@@ -30,11 +30,11 @@ def optimise(
     logs: Path,
     output: Path,
     seed: int,
-) -> None:
+) -> Movement:
     """Train on the rewards of the model's own completions and write it to `output`.
 
     Args:
-        model: the model after SFT.
+        model: the model after SFT; the reference is its start.
         processor: the model's, with the scenes at hand.
         rows: `prompt`, `images` and the rewards' columns.
         held_out: the same of prompts that are measured now and then, never trained on.
@@ -45,12 +45,16 @@ def optimise(
         output: where model and processor go.
         seed: of batches and sampling.
 
+    Returns:
+        How far each part has moved.
+
     Raises:
-        GateError: if a reward rates a cheat as high as a perfect completion.
+        GateError: if a reward rates a cheat as high as a perfect completion, or if a part that is trained stood still.
     """
     rewards = build_rewards(text_encoder, grpo.reward_weights, length_limit=grpo.length_limit)
     weights = [grpo.reward_weights.model_dump()[name] for name in rewards]
     settings = grpo_settings(grpo, weights, work, seed=seed)
+    model = adapt(model, grpo.lora, seed=seed)
     share_pull(model, settings)
     trainer = GRPOTrainer(
         model=model,
@@ -59,17 +63,21 @@ def optimise(
         train_dataset=rows,
         eval_dataset=held_out,
         processing_class=processor,
-        peft_config=lora_config(grpo.lora, model.config.text_config.num_hidden_layers),
-        optimizers=(None if grpo.gain_learning_rate is None else gains_apart(model, grpo), None),
     )
+    trainer.optimizer = by_part(trainer, grpo, adam_beta2=grpo.adam_beta2, adam_epsilon=grpo.adam_epsilon)
+    watch = Watch(model)
     watching = [
         Completions(trainer, grpo.group_size, parts=work / "completions", table=logs / "completions.jsonl"),
-        Courses(logs, model),
+        Courses(logs, plain(model)),
         DeadRewardAlarm(grpo.zero_std_alarm_steps),
+        watch,
     ]
     memories = [reward for reward in rewards.values() if isinstance(reward, SemanticReward)]
     train(trainer, work, callbacks=watching, memories=memories)
-    save(trainer, processor, output)
+    movement = watch.movement()
+    check_movement(logs.name, movement, grpo.least_moved)
+    save_trained(trainer, processor, output)
+    return movement
 
 
 def grpo_settings(grpo: Grpo, weights: Sequence[float], work: Path, *, seed: int) -> GRPOConfig:
@@ -96,26 +104,9 @@ def grpo_settings(grpo: Grpo, weights: Sequence[float], work: Path, *, seed: int
         eval_on_start=last_checkpoint(work) is None,
         temperature=grpo.temperature,
         beta=grpo.beta,
-        # Not divided by a group's own spread: where all completions are about as good, that spread is noise.
-        scale_rewards="batch",
-        adam_beta2=grpo.adam_beta2,
-        adam_epsilon=grpo.adam_epsilon,
+        loss_type=grpo.loss_type,
+        scale_rewards=grpo.scale_rewards,
+        lr_scheduler_type=grpo.schedule,
         reward_weights=list(weights),
         logging_steps=5,
     )
-
-
-def gains_apart(model: torch.nn.Module, grpo: Grpo) -> torch.optim.AdamW:
-    """An optimizer that moves the normalisation layers at `gain_learning_rate`, and all else at `learning_rate`.
-
-    Every token of every completion pulls at the few gains, so what they are pulled to stands out of the noise that
-    keeps the learning rate of all other weights low.
-    """
-    named = list(model.named_parameters())
-    gains = [weights for name, weights in named if "norm" in name]
-    rest = [weights for name, weights in named if "norm" not in name]
-    groups: list[dict[str, Any]] = [
-        {"params": rest, "lr": grpo.learning_rate, "eps": grpo.adam_epsilon},
-        {"params": gains, "lr": grpo.gain_learning_rate},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, grpo.adam_beta2), weight_decay=0.0)

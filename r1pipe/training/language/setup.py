@@ -1,4 +1,4 @@
-"""What SFT, GRPO and the control share: the model to start from, adapters, trainer settings, saving."""
+"""What SFT, GRPO and the control share: the model to start from, adapters, learning rates, trainer settings, saving."""
 
 import sys
 from pathlib import Path
@@ -6,27 +6,43 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerBase, Trainer, TrainingArguments
 
 from r1pipe.files import whole
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
-from r1pipe.models.r1.language import look_for_likes, text_config
+from r1pipe.models.r1.language import (
+    added_tokens,
+    load_pretrained,
+    look_for_likes,
+    start_from_words,
+    text_config,
+)
 from r1pipe.models.r1.processing import special_ids
+from r1pipe.models.r1.selector import ViewSelector
+from r1pipe.models.r1.weights import Trainable, save
 from r1pipe.params.model import Model
 from r1pipe.params.training import Lora, Training
-
-PARTS = ("object_projector", "point_projector", "view_projector", "depth_projector", "view_selector")
-"""What is always trained in full beside adapters."""
+from r1pipe.training.language.parts import learning_rate, part_of, trained_modules
 
 
 def build_model(
-    model: Model, tokenizer: PreTrainedTokenizerBase, features: SceneFeatures, *, view_weight_pull: float, seed: int
+    model: Model,
+    tokenizer: PreTrainedTokenizerBase,
+    features: SceneFeatures,
+    *,
+    lora: Lora | None,
+    view_weight_pull: float,
+    seed: int,
 ) -> R1ForConditionalGeneration:
-    """A model whose pack fits these features: pretrained language where params name one, small and fresh otherwise."""
+    """A model whose pack fits these features: pretrained language where params name one, small and fresh otherwise.
+
+    Where adapters will be trained on it, its added tokens have rows of their own, and its frozen weights their dtype.
+    """
     torch.manual_seed(seed)
     language = text_config(model, tokenizer)
+    rows = added_tokens(model.num_objects) if model.language is not None and lora is not None else []
     config = R1Config(
         language,
         num_objects=model.num_objects,
@@ -42,31 +58,65 @@ def build_model(
         view_weights=model.view_weights,
         view_weight_pull=view_weight_pull,
         tie_word_embeddings=language.tie_word_embeddings,
+        trained_tokens=[tokenizer.convert_tokens_to_ids(token) for token in rows],
+        frozen_dtype=model.frozen_dtype,
+        instruct=model.language is not None,
         **special_ids(tokenizer),
     )
     built = R1ForConditionalGeneration(config)
     if model.language is None:
         look_for_likes(built)
     else:
-        built.load_language_model(model.language, model.revision)
+        built.load_language_model(load_pretrained(model))
+        start_from_words(built, tokenizer)
+    built.freeze_language_model()
     built.generation_config.eos_token_id = tokenizer.eos_token_id
     built.generation_config.pad_token_id = tokenizer.pad_token_id
     return built
 
 
-def lora_config(lora: Lora | None, num_blocks: int) -> LoraConfig | None:
-    """Adapters on the last blocks of the language model; projectors and selector are trained in full."""
-    if lora is None:
-        return None
-    return LoraConfig(
+def adapt(model: Trainable, lora: Lora | None, *, seed: int) -> Trainable:
+    """The model with fresh adapters on the last blocks of its frozen language model; one that has some keeps them.
+
+    Projectors, selector and the rows of added tokens are trained in full.
+    """
+    if lora is None or isinstance(model, PeftModel):
+        return model
+    torch.manual_seed(seed)
+    num_blocks = model.config.text_config.num_hidden_layers
+    config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         layers_to_transform=list(range(num_blocks - lora.last_blocks, num_blocks)),
         layers_pattern="layers",
-        modules_to_save=list(PARTS),
+        modules_to_save=trained_modules(model),
     )
+    return get_peft_model(model, config)
+
+
+def by_part(trainer: Trainer, training: Training, *, adam_beta2: float, adam_epsilon: float) -> torch.optim.Optimizer:
+    """AdamW with a learning rate a part, weight decay where transformers has it.
+
+    Every token of every completion pulls at the few gains of normalisation layers, so what they are pulled to stands out
+    of the noise that keeps the learning rate of all other weights low; they have Adam's own epsilon where they have a
+    learning rate of their own.
+    """
+    decaying = set(trainer.get_decay_parameter_names(trainer.model))
+    groups: dict[tuple[str, float, float, float], list[torch.nn.Parameter]] = {}
+    for name, weights in trainer.model.named_parameters():
+        if not weights.requires_grad:
+            continue
+        is_gain = "norm" in name and training.learning_rates.gains is not None
+        decay = trainer.args.weight_decay if name in decaying else 0.0
+        key = (part_of(name), learning_rate(training, name), decay, 1e-8 if is_gain else adam_epsilon)
+        groups.setdefault(key, []).append(weights)
+    rows = [
+        {"params": weights, "part": part, "lr": rate, "weight_decay": decay, "eps": epsilon}
+        for (part, rate, decay, epsilon), weights in groups.items()
+    ]
+    return torch.optim.AdamW(rows, lr=training.learning_rate, betas=(0.9, adam_beta2), fused=True)
 
 
 def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, Any]:
@@ -95,17 +145,18 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
     }
 
 
-def share_pull(model: R1ForConditionalGeneration, settings: TrainingArguments) -> None:
+def share_pull(model: torch.nn.Module, settings: TrainingArguments) -> None:
     """Let the passes of one optimizer step pull at the view weights together as much as a single one would."""
-    model.model.view_selector.pull /= settings.gradient_accumulation_steps
+    for module in model.modules():
+        if isinstance(module, ViewSelector):
+            module.pull /= settings.gradient_accumulation_steps
 
 
-def save(trainer: Trainer, processor: R1Processor, folder: Path) -> None:
-    """Write model and processor, adapters merged, whole; the first process does."""
+def save_trained(trainer: Trainer, processor: R1Processor, folder: Path) -> None:
+    """Write model and processor, whole; the first process does."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if trainer.accelerator.is_main_process:
-        merged = model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
         with whole(folder) as draft:
-            merged.save_pretrained(draft)
+            save(model, draft)
             processor.save_pretrained(draft)
     trainer.accelerator.wait_for_everyone()

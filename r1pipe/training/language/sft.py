@@ -3,17 +3,62 @@
 from pathlib import Path
 
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from trl import SFTConfig, SFTTrainer
 
+from r1pipe.files import whole
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor
+from r1pipe.models.r1.weights import Trainable, plain
 from r1pipe.params.training import Control, Grpo, Sft
 from r1pipe.training.language.checkpoints import train
 from r1pipe.training.language.courses import Courses
-from r1pipe.training.language.setup import lora_config, save, share_pull, trainer_settings
+from r1pipe.training.language.parts import Movement, Watch, check_movement, only_projectors
+from r1pipe.training.language.setup import adapt, by_part, save_trained, share_pull, trainer_settings
+
+
+def learn_to_caption(
+    model: R1ForConditionalGeneration,
+    processor: R1Processor,
+    rows: Dataset,
+    sft: Sft,
+    *,
+    work: Path,
+    logs: Path,
+    seed: int,
+) -> None:
+    """Train the projectors on captions while the language model stays as it was made (LLaVA's first stage).
+
+    Args:
+        model: changed in place.
+        processor: the model's, with the scenes at hand.
+        rows: as in `fine_tune`.
+        sft: the numbers.
+        work: what an interrupted run finds again: checkpoints, and the projectors when they are done.
+        logs: dvclive's folder.
+        seed: of the batches.
+
+    Raises:
+        GateError: if a projector stood still.
+    """
+    done = work / "projectors.safetensors"
+    if done.is_file():
+        model.load_state_dict(load_file(done), strict=False)
+        return
+    rates = sft.learning_rates.model_copy(update={"projectors": sft.caption_learning_rate})
+    steps = sft.model_copy(update={"max_steps": sft.caption_steps, "learning_rates": rates})
+    with only_projectors(model) as projectors:
+        trainer = _trainer(model, processor, rows, steps, work, seed=seed)
+        watch = Watch(model)
+        train(trainer, work, callbacks=[Courses(logs), watch])
+        check_movement("the alignment on captions", watch.movement(), sft.least_moved)
+        if trainer.accelerator.is_main_process:
+            with whole(done) as draft:
+                save_file({name: weights.detach().contiguous() for name, weights in projectors.items()}, draft)
+        trainer.accelerator.wait_for_everyone()
 
 
 def fine_tune(
-    model: R1ForConditionalGeneration,
+    model: Trainable,
     processor: R1Processor,
     rows: Dataset,
     sft: Sft,
@@ -22,19 +67,36 @@ def fine_tune(
     logs: Path,
     output: Path,
     seed: int,
-) -> None:
+) -> Movement:
     """Train on the rows' completions and write the model to `output`.
 
     Args:
-        model: where to start.
+        model: where to start; it gets adapters where params ask for them and it has none.
         processor: the model's, with the scenes at hand.
         rows: `prompt`, `completion`, `images`.
         sft: the numbers.
         work: checkpoints to resume from.
         logs: dvclive's folder.
         output: where model and processor go.
-        seed: of the batches and dropout.
+        seed: of the adapters, the batches and dropout.
+
+    Returns:
+        How far each part has moved.
+
+    Raises:
+        GateError: if a part that is trained stood still.
     """
+    model = adapt(model, sft.lora, seed=seed)
+    trainer = _trainer(model, processor, rows, sft, work, seed=seed)
+    watch = Watch(model)
+    train(trainer, work, callbacks=[Courses(logs, plain(model)), watch])
+    movement = watch.movement()
+    check_movement(logs.name, movement, sft.least_moved)
+    save_trained(trainer, processor, output)
+    return movement
+
+
+def _trainer(model: Trainable, processor: R1Processor, rows: Dataset, sft: Sft, work: Path, *, seed: int) -> SFTTrainer:
     settings = SFTConfig(
         **trainer_settings(sft, work, seed=seed),
         max_length=None,
@@ -42,19 +104,12 @@ def fine_tune(
         lr_scheduler_kwargs={"min_lr": sft.min_learning_rate},
         warmup_steps=sft.warmup_steps,
         weight_decay=sft.weight_decay,
-        adam_beta2=sft.adam_beta2,
         logging_steps=10,
     )
     share_pull(model, settings)
-    trainer = SFTTrainer(
-        model=model,
-        args=settings,
-        train_dataset=rows,
-        processing_class=processor,
-        peft_config=lora_config(sft.lora, model.config.text_config.num_hidden_layers),
-    )
-    train(trainer, work, callbacks=[Courses(logs, model)])
-    save(trainer, processor, output)
+    trainer = SFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=processor)
+    trainer.optimizer = by_part(trainer, sft, adam_beta2=sft.adam_beta2, adam_epsilon=1e-8)
+    return trainer
 
 
 def continuation(sft: Sft, grpo: Grpo, control: Control) -> Sft:
