@@ -78,9 +78,12 @@ def rewards_ms() -> dict[str, float]:
         "objects": [objects] * NUM_COMPLETIONS,
         "target_boxes": [[objects[name] for name in rng.sample(names, 3)] for _ in range(NUM_COMPLETIONS)],
     }
+    columns["reasoning_boxes"] = columns["target_boxes"]
     completions = [[{"role": "assistant", "content": text}] for text in texts]
-    weights = RewardWeights(format=1, perception=1, semantic=1, exact_match=1, length=1, repetition=1)
-    rewards = build_rewards(Letters(), weights, length_limit=100)
+    weights = RewardWeights(format=1, perception=1, semantic=1, exact_match=1, length=1, repetition=1, reasoning=1)
+    rewards = build_rewards(
+        Letters(), weights, length_limit=100, least_margin=0.02, min_think_words=0, semantic_baseline=0.0
+    )
     return {name: _median_ms(lambda r=reward: r(completions, **columns)) for name, reward in rewards.items()}
 
 

@@ -3,21 +3,28 @@
 import numpy as np
 import pytest
 
+from r1pipe.datasets.sample import Sample
 from r1pipe.errors import GateError
+from r1pipe.geometry import Box
+from r1pipe.params.run import Think
 from r1pipe.params.training import RewardWeights
+from r1pipe.response import parse
 from r1pipe.rewards import (
+    FormatReward,
     LengthReward,
     SemanticReward,
     exact_match_reward,
-    format_reward,
     perception_reward,
+    reasoning_reward,
     repetition_reward,
 )
 from r1pipe.rewards.check import self_check
-from r1pipe.rewards.total import build_rewards
+from r1pipe.rewards.total import build_rewards, reward_columns
 
 HERE, THERE = [0.0, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 0.0, 0.5, 1.0, 1.0, 1.0]
 OBJECTS = {"<obj_000>": HERE, "<obj_001>": THERE, "<obj_002>": None}
+NO_OPTIONS = {"exact_match": 0, "length": 0, "repetition": 0, "reasoning": 0}
+LIMITS = {"length_limit": 20, "least_margin": 0.02, "min_think_words": 0, "semantic_baseline": 0.0}
 
 
 def turn(text):
@@ -45,7 +52,23 @@ def turn(text):
     ],
 )
 def test_format_reward(text, think, value):
-    assert format_reward([turn(text)], think=[think]) == [value]
+    assert FormatReward(min_think_words=0)([turn(text)], think=[think]) == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "think", "value"),
+    [
+        pytest.param("<think>a red chair</think><answer>b</answer>", True, 1.0, id="as many words as asked"),
+        pytest.param("<think>a chair</think><answer>b</answer>", True, 0.0, id="one word less"),
+        pytest.param("<think>chair<obj_000>red</think><answer>b</answer>", True, 1.0, id="an identifier is a word"),
+        pytest.param(
+            "<think>red</think><answer>a red chair</answer>", True, 0.0, id="words of the answer do not count"
+        ),
+        pytest.param("<answer>b</answer>", False, 1.0, id="no floor where the task does not think"),
+    ],
+)
+def test_a_floor_on_thinking_takes_the_format_reward_of_what_skimps_it(text, think, value):
+    assert FormatReward(min_think_words=3)([turn(text)], think=[think]) == [value]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +110,45 @@ def test_perception_reward(answer, targets, value):
     assert found == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "targets", "think", "value"),
+    [
+        pytest.param("<think>chair <obj_000> red</think><answer>red</answer>", [HERE], True, 1.0, id="the object"),
+        pytest.param("<think>chair <obj_001> red</think><answer>red</answer>", [HERE], True, 0.0, id="another object"),
+        pytest.param(
+            "<think><obj_000> <obj_001></think><answer>red</answer>", [HERE], True, 0.5, id="a surplus object"
+        ),
+        pytest.param("<think><obj_000></think><answer>2</answer>", [HERE, THERE], True, 0.5, id="a missing object"),
+        pytest.param("<think>chair</think><answer><obj_000></answer>", [HERE], True, 0.0, id="in the answer alone"),
+        pytest.param("<think><obj_000></think><answer><obj_001></answer>", [HERE], True, 1.0, id="whatever the answer"),
+        pytest.param("<think><obj_000></think>", [HERE], True, 0.0, id="broken grammar"),
+        pytest.param("<think><obj_000></think><answer>red</answer>", None, True, None, id="no target"),
+        pytest.param("<answer><obj_000></answer>", [HERE], False, None, id="a task that does not think"),
+    ],
+)
+def test_reasoning_reward(text, targets, think, value):
+    given = {"reasoning_boxes": [targets], "objects": [OBJECTS], "think": [think]}
+    assert reasoning_reward([turn(text)], **given) == [value]
+
+
+@pytest.mark.parametrize(
+    ("task", "boxes", "expected"),
+    [
+        pytest.param("qa", [HERE], (None, [HERE]), id="a question that thinks is about things"),
+        pytest.param("qa", [], (None, None), id="a question about no thing"),
+        pytest.param("grounding", [HERE], ([HERE], None), id="a task that does not think"),
+    ],
+)
+def test_reasoning_is_measured_by_the_boxes_of_any_sample_whose_task_thinks(task, boxes, expected):
+    boxes = tuple(Box(*box) for box in boxes)
+    sample = Sample(
+        id="a", scene_id="b", task=task, question="c", answers=("red",), boxes=boxes, source="scanqa", split="train"
+    )
+    think = Think(**dict.fromkeys(Think.model_fields, False) | {"qa": True})
+    columns = reward_columns(sample, {}, think)
+    assert (columns["target_boxes"], columns["reasoning_boxes"]) == expected
+
+
 CHEATS = {
     "nothing": "",
     "empty tags": "<think></think><answer></answer>",
@@ -101,11 +163,14 @@ CHEATS = {
 
 @pytest.mark.parametrize("cheat", CHEATS)
 def test_what_breaks_the_grammar_is_worth_nothing_to_any_reward(cheat):
-    columns = {"think": [True], "references": [["red"]], "target_boxes": [[HERE]], "objects": [OBJECTS]}
-    weights = RewardWeights(format=1, perception=1, semantic=1, exact_match=1, length=1, repetition=1)
-    rewards = build_rewards(Letters(), weights, length_limit=20)
-    assert len(rewards) == 6
-    assert [reward([turn(CHEATS[cheat])], **columns) for reward in rewards.values()] == [[0.0]] * 6
+    columns = {
+        "think": [True], "references": [["red"]], "target_boxes": [[HERE]], "reasoning_boxes": [[HERE]],
+        "objects": [OBJECTS],
+    }  # fmt: skip
+    weights = RewardWeights(**dict.fromkeys(RewardWeights.model_fields, 1))
+    rewards = build_rewards(Letters(), weights, **LIMITS)
+    assert list(rewards) == list(RewardWeights.model_fields)
+    assert [reward([turn(CHEATS[cheat])], **columns) for reward in rewards.values()] == [[0.0]] * 7
 
 
 def test_a_batch_is_worth_what_its_rows_are():
@@ -145,7 +210,7 @@ class FailingEncoder:
 
 def test_semantic_reward_takes_the_best_reference_and_embeds_a_text_once():
     encoder = Letters()
-    reward = SemanticReward(encoder)
+    reward = SemanticReward(encoder, baseline=0.0)
     columns = {"references": [["red", "blue"], ["red"], None], "think": [False] * 3}
     completions = [turn("<answer>blue</answer>"), turn("<answer>zzz</answer>"), turn("<answer>red</answer>")]
     for _ in range(2):
@@ -157,19 +222,19 @@ def test_semantic_reward_takes_the_best_reference_and_embeds_a_text_once():
 
 def test_a_copied_question_is_worth_less_than_the_answer():
     completions = [turn(f"<answer>{text}</answer>") for text in ("red", "what color is the chair?")]
-    right, copied = SemanticReward(Letters())(completions, references=[["red"]] * 2, think=[False] * 2)
+    right, copied = SemanticReward(Letters(), baseline=0.0)(completions, references=[["red"]] * 2, think=[False] * 2)
     assert right == pytest.approx(1.0, abs=1e-4)
     assert copied < 0.8
 
 
 def test_embeddings_outlast_a_run_to_the_last_bit(tmp_path):
     given = {"completions": [turn("<answer>blue</answer>")], "references": [["red"]], "think": [False]}
-    first, second = SemanticReward(Letters()), SemanticReward(FailingEncoder())
+    first, second = SemanticReward(Letters(), baseline=0.0), SemanticReward(FailingEncoder(), baseline=0.0)
     value = first(**given)
     first.save(tmp_path / "memory.safetensors")
     second.load(tmp_path / "memory.safetensors")
     assert second(**given) == value
-    SemanticReward(Letters()).save(tmp_path / "nothing.safetensors")
+    SemanticReward(Letters(), baseline=0.0).save(tmp_path / "nothing.safetensors")
     second.load(tmp_path / "nothing.safetensors")
     with pytest.raises(NotImplementedError):
         second(**given)
@@ -196,15 +261,96 @@ def test_optional_rewards(reward, text, value):
 
 
 def test_optional_rewards_are_off_without_a_weight_and_exact_match_needs_references():
-    weights = RewardWeights(format=1, perception=0, semantic=0, exact_match=0, length=0, repetition=0)
-    assert list(build_rewards(Letters(), weights, length_limit=20)) == ["format", "perception", "semantic"]
+    weights = RewardWeights(format=1, perception=0, semantic=0, **NO_OPTIONS)
+    assert list(build_rewards(Letters(), weights, **LIMITS)) == ["format", "perception", "semantic"]
     assert exact_match_reward([turn("<answer>a</answer>")], references=[None], think=[False]) == [None]
 
 
+def check(rewards, least_margin=0.02, min_think_words=0):
+    self_check(rewards, least_margin=least_margin, min_think_words=min_think_words)
+
+
 def test_the_self_check_passes_real_rewards_and_stops_a_constant_one():
-    self_check({"format": format_reward, "perception": perception_reward, "semantic": SemanticReward(Letters())})
-    with pytest.raises(GateError, match=r"format reward of 'empty' below 0\.750"):
-        self_check({"format": lambda completions, **_: [0.75 for _ in completions]})
+    build_rewards(Letters(), RewardWeights(**dict.fromkeys(RewardWeights.model_fields, 1)), **LIMITS)
+    with pytest.raises(GateError, match=r"format reward of 'empty' at least 0\.02 below 0\.7500, .* found 0\.7500"):
+        check({"format": lambda completions, **_: [0.75 for _ in completions]})
+
+
+def test_a_cheat_that_is_worth_hardly_less_is_refused():
+    nearly = {"format": lambda completions, think, **_: [FormatReward(0)(completions, think=think)[0] or 0.99]}
+    check(nearly, least_margin=0.009)
+    with pytest.raises(GateError, match=r"at least 0\.02 below 1\.0000, .* found 0\.9900"):
+        check(nearly)
+
+
+class Alike(Letters):
+    """Tells all words apart but those of one pair, whose cosine is given."""
+
+    def __init__(self, pair, cosine):
+        self.pair, self.cosine = pair, cosine
+
+    def encode_text(self, texts):
+        rows = np.pad(super().encode_text(texts), ((0, 0), (0, 2)))
+        for row, text in zip(rows, texts, strict=True):
+            if text in self.pair:
+                angle = np.arccos(self.cosine) * self.pair.index(text)
+                row[:] = [0] * 26 + [np.cos(angle), np.sin(angle)]
+        return rows
+
+
+@pytest.mark.parametrize("pair", [("red", "blue"), ("left", "right"), ("one", "two")])
+def test_a_text_encoder_that_cannot_tell_answers_apart_is_refused_by_its_name(pair):
+    weights = RewardWeights(format=1, perception=1, semantic=1, **NO_OPTIONS)
+    build_rewards(Alike(pair, 0.97), weights, **LIMITS)
+    with pytest.raises(GateError) as refused:
+        build_rewards(Alike(pair, 0.9991), weights, **LIMITS)
+    assert str(refused.value) == (
+        f"Expected the text encoder Alike to tell '{pair[0]}' from '{pair[1]}' by at least 0.02 in the semantic reward, "
+        "found 1.0000 and 0.9991."
+    )
+    build_rewards(Alike(pair, 0.9991), weights, **LIMITS | {"least_margin": 0.0005})
+
+
+@pytest.mark.parametrize("min_think_words", [1, 2, 300])
+def test_the_self_check_holds_a_floor_on_thinking_to_its_word(min_think_words):
+    check({"format": FormatReward(min_think_words)}, min_think_words=min_think_words)
+    if min_think_words > 1:
+        with pytest.raises(GateError, match="format reward of 'too little thinking'"):
+            check({"format": FormatReward(0)}, min_think_words=min_think_words)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "reward"),
+    [
+        ("wrong object", lambda said: "<obj_" in said.thinking),
+        ("every object", lambda said: "<obj_000>" in said.thinking),
+        (
+            "no object named",
+            lambda said: "<obj_000>" in said.thinking + said.answer and "<obj_001>" not in said.thinking,
+        ),
+    ],
+)
+def test_the_self_check_notices_reasoning_about_other_things(cheat, reward):
+    check({"reasoning": reasoning_reward})
+    said = lambda completions: parse(completions[0][0]["content"], think=True)  # noqa: E731
+    with pytest.raises(GateError, match=f"the reasoning reward of '{cheat}'"):
+        check({"reasoning": lambda completions, **_: [float(bool(said(completions) and reward(said(completions))))]})
+
+
+@pytest.mark.parametrize(
+    ("baseline", "cosine", "value"),
+    [
+        pytest.param(0.0, 0.7, 0.7, id="off: the cosine"),
+        pytest.param(0.5, 0.75, 0.5, id="half way from the baseline to 1"),
+        pytest.param(0.5, 1.0, 1.0, id="the reference"),
+        pytest.param(0.5, 0.5, 0.0, id="as good as blind"),
+        pytest.param(0.5, 0.2, 0.0, id="worse than blind"),
+    ],
+)
+def test_the_semantic_reward_begins_at_its_baseline(baseline, cosine, value):
+    reward = SemanticReward(Alike(("red", "blue"), cosine), baseline=baseline)
+    (found,) = reward([turn("<answer>blue</answer>")], references=[["red"]], think=[False])
+    assert found == pytest.approx(value, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -218,4 +364,4 @@ def test_the_self_check_passes_real_rewards_and_stops_a_constant_one():
 )  # fmt: skip
 def test_the_self_check_names_the_cheat_that_a_reward_falls_for(name, reward, cheat):
     with pytest.raises(GateError, match=f"the {name} reward of '{cheat}'"):
-        self_check({name: reward})
+        check({name: reward})

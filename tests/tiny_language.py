@@ -46,6 +46,8 @@ ROOT = Path(__file__).parents[1]
 WORDS = ["qa think: what color is the chair? user assistant red blue chair at"]
 SMALL = {"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2}
 COLOURS = ("red", "blue", "green", "brown")
+LEAST_MARGIN = 0.01
+"""What `small_clip` tells red from blue by is 0.018."""
 
 
 class MadeUpScenes:
@@ -159,7 +161,7 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     chosen = params()
     short = {
         "max_steps": 14, "batch_size": 16, "group_size": 4, "save_steps": 4, "eval_steps": 5, "eval_prompts": 4,
-        "max_completion_length": 12, "learning_rate": 1e-2,
+        "max_completion_length": 12, "learning_rate": 1e-2, "least_margin": LEAST_MARGIN,
     }  # fmt: skip
     rows, store = list(examples()), MadeUpScenes()
     features = {e.sample.scene_id: store.features(e.sample.scene_id) for e in rows}
@@ -184,13 +186,16 @@ def run_evaluate(folder: Path, start: str) -> None:
     features = {sample.scene_id: store.features(sample.scene_id) for sample in samples}
     measured = chosen.evaluate.model_copy(update=short)
     weights = chosen.grpo.reward_weights
+    rewards = build_rewards(
+        small_clip(), weights, length_limit=20, least_margin=LEAST_MARGIN, min_think_words=0, semantic_baseline=0.0
+    )
     work = folder / "work"
     work.mkdir(exist_ok=True)
     metrics = evaluate(
         lambda _: Answerer(load(Path(start)), R1Processor.load(Path(start), store), store),
         {task: questions(task, samples, features, None) for task in measured.tasks},
         features,
-        rules=RewardRules(build_rewards(small_clip(), weights, length_limit=20), weights, temperature=1.0),
+        rules=RewardRules(rewards, weights, temperature=1.0),
         settings=measured, think=chosen.think, seed=0, work=work, folder=folder / "evaluate",
     )  # fmt: skip
     write_json(folder / "logs/metrics.json", metrics)

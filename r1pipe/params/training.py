@@ -84,7 +84,7 @@ class Sft(Training):
 
 
 class RewardWeights(Section):
-    """Weights of the rewards in their sum; the last three are off at 0."""
+    """Weights of the rewards in their sum; those from `exact_match` on are off at 0."""
 
     format: NonNegative
     perception: NonNegative
@@ -92,6 +92,8 @@ class RewardWeights(Section):
     exact_match: NonNegative
     length: NonNegative
     repetition: NonNegative
+    reasoning: NonNegative
+    """Of the objects that the thinking names, for the tasks that think."""
 
 
 class Grpo(Training):
@@ -128,6 +130,19 @@ class Grpo(Training):
     reward_weights: RewardWeights
     length_limit: Count
     """Words of a completion up to which the reward `length` is whole; at twice as many it is 0."""
+
+    least_margin: Annotated[float, Field(gt=0, lt=1)]
+    """By how much each reward must rate a perfect completion above a cheat, or training does not begin."""
+
+    min_think_words: Annotated[int, Field(ge=0)]
+    """Words of thinking below which the reward `format` is 0, for the tasks that think; 0 sets no floor."""
+
+    semantic_baseline: Annotated[float, Field(ge=0, lt=1)]
+    """Cosine at which the reward `semantic` begins: (cosine - baseline) / (1 - baseline), at least 0; 0 is the cosine alone.
+
+    Meant for what answers without the scene score on average. `evaluate`'s blind arm gives it: `blind.reward.semantic` of
+    `evaluate.json`, over 100, of a run at 0.
+    """
 
     zero_std_alarm_steps: Count
     """Logged steps in a row with a reward's standard deviation at 0 that raise the alarm."""

@@ -2,15 +2,17 @@
 
 from r1pipe.rewards.brevity import LengthReward, repetition_reward
 from r1pipe.rewards.exact import exact_match_reward
-from r1pipe.rewards.format import format_reward
+from r1pipe.rewards.format import FormatReward
 from r1pipe.rewards.perception import perception_reward
+from r1pipe.rewards.reasoning import reasoning_reward
 from r1pipe.rewards.semantic import SemanticReward
 
 __all__ = [
+    "FormatReward",
     "LengthReward",
     "SemanticReward",
     "exact_match_reward",
-    "format_reward",
     "perception_reward",
+    "reasoning_reward",
     "repetition_reward",
 ]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from r1pipe.errors import GateError
 from r1pipe.response import compose
+from r1pipe.rewards.semantic import SemanticReward
 
 Reward = Callable[..., list[float | None]]
 
@@ -12,6 +13,7 @@ _HERE, _ELSEWHERE = [0.0, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 5.0, 0.5, 1.0, 1.0, 1.
 _SAMPLE: dict[str, Sequence[Any]] = {
     "references": [["red"]],
     "target_boxes": [[_HERE]],
+    "reasoning_boxes": [[_HERE]],
     "objects": [{"<obj_000>": _HERE, "<obj_001>": _ELSEWHERE}],
     "think": [True],
 }
@@ -30,11 +32,7 @@ class _Trial(NamedTuple):
 
 _SWAPPED = "<box>0.5,0.5,1,-1,-1,-1</box>"
 _TRIALS = {
-    "format": _Trial(_PERFECT, {}),
-    "semantic": _Trial(
-        compose(_THINKING, "red"),
-        {"wrong answer": compose(_THINKING, "blue"), "copied question": compose(_THINKING, _QUESTION)},
-    ),
+    "semantic": _Trial(compose(_THINKING, "red"), {"copied question": compose(_THINKING, _QUESTION)}),
     "perception": _Trial(
         compose(_THINKING, "<obj_000>"),
         {
@@ -51,24 +49,64 @@ _TRIALS = {
     ),
     "length": _Trial(_PERFECT, {"endless": compose("so " * 100_000, "red")}),
     "repetition": _Trial(_PERFECT, {"repeated": compose(_THINKING * 20, "red")}),
+    "reasoning": _Trial(
+        compose(_THINKING, "red"),
+        {
+            "wrong object": compose("chair <obj_001> red", "red"),
+            "every object": compose("chair <obj_000> <obj_001> red", "red"),
+            "no object named": compose("chair red", "red <obj_000>"),
+        },
+    ),
 }
-"""By reward: a perfect completion for the sample, and wrong ones."""
+"""By reward: a perfect completion for the sample, and wrong ones; that of the format reward depends on its floor."""
+
+_PAIRS = (("red", "blue"), ("left", "right"), ("one", "two"))
+"""A right answer and a wrong one; texts about them are alike, so encoders of texts tend to leave them close together."""
 
 
-def self_check(rewards: Mapping[str, Reward]) -> None:
-    """Score cheats against one sample; every reward must rate each below the perfect completion.
+def self_check(rewards: Mapping[str, Reward], *, least_margin: float, min_think_words: int) -> None:
+    """Score cheats against one sample; every reward must rate each well below the perfect completion.
+
+    Args:
+        rewards: by name.
+        least_margin: between a perfect completion and a cheat.
+        min_think_words: that the format reward asks for; 0 where it has no floor.
 
     Raises:
-        GateError: naming the reward, the cheat and both values.
+        GateError: naming the reward, the cheat and both values; or the text encoder and the words it cannot tell apart.
     """
+    trials = {"format": _format_trial(min_think_words), **_TRIALS}
     for name, reward in rewards.items():
-        trial = _TRIALS[name]
+        if isinstance(reward, SemanticReward):
+            _check_text_encoder(reward, least_margin)
+        trial = trials[name]
         perfect = _score(reward, trial.perfect)
         for cheat, text in {**_broken(trial.perfect), **trial.wrong}.items():
-            if (value := _score(reward, text)) >= perfect:
+            if (value := _score(reward, text)) > perfect - least_margin:
                 raise GateError(
-                    f"Expected the {name} reward of '{cheat}' below {perfect:.3f}, a perfect completion's, found {value:.3f}."
+                    f"Expected the {name} reward of '{cheat}' at least {least_margin:g} below {perfect:.4f}, "
+                    f"a perfect completion's, found {value:.4f}."
                 )
+
+
+def _format_trial(min_think_words: int) -> _Trial:
+    """Without a floor, broken grammar is all there is to notice."""
+    if min_think_words < 2:
+        return _Trial(_PERFECT, {})
+    return _Trial(
+        compose("so " * min_think_words, "red"), {"too little thinking": compose("so " * (min_think_words - 1), "red")}
+    )
+
+
+def _check_text_encoder(reward: SemanticReward, least_margin: float) -> None:
+    """Say that it is the encoder's fault where the semantic reward can tell no answers apart."""
+    for right, wrong in _PAIRS:
+        same, other = (_score(reward, compose(_THINKING, said), references=[[right]]) for said in (right, wrong))
+        if other > same - least_margin:
+            raise GateError(
+                f"Expected the text encoder {type(reward.text_encoder).__name__} to tell '{right}' from '{wrong}' "
+                f"by at least {least_margin:g} in the semantic reward, found {same:.4f} and {other:.4f}."
+            )
 
 
 def _broken(perfect: str) -> dict[str, str]:
@@ -83,6 +121,6 @@ def _broken(perfect: str) -> dict[str, str]:
     }
 
 
-def _score(reward: Reward, text: str) -> float:
-    (value,) = reward(completions=[[{"role": "assistant", "content": text}]], **_SAMPLE)
+def _score(reward: Reward, text: str, **columns: Sequence[Any]) -> float:
+    (value,) = reward(completions=[[{"role": "assistant", "content": text}]], **(_SAMPLE | columns))
     return -1.0 if value is None else value

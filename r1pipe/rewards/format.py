@@ -3,13 +3,27 @@
 from collections.abc import Sequence
 from typing import Any
 
+from r1pipe.response import Response
 from r1pipe.rewards.completion import Completion, responses
 
 
-def format_reward(completions: Sequence[Completion], *, think: Sequence[bool], **_: Any) -> list[float | None]:
-    """1.0 where the completion parses under its task's grammar, else 0.0.
+class FormatReward:
+    """1.0 where the completion parses under its task's grammar and does not skimp its thinking, else 0.0.
 
-    >>> format_reward([[{"role": "assistant", "content": "<answer>red</answer>"}]], think=[False])
+    >>> FormatReward(min_think_words=0)([[{"role": "assistant", "content": "<answer>red</answer>"}]], think=[False])
     [1.0]
     """
-    return [float(response is not None) for response in responses(completions, think)]
+
+    __name__ = "format_reward"
+
+    def __init__(self, min_think_words: int) -> None:
+        """`min_think_words`: the fewest words of thinking, where the task thinks; 0 asks only that there is some."""
+        self.min_think_words = min_think_words
+
+    def __call__(self, completions: Sequence[Completion], *, think: Sequence[bool], **_: Any) -> list[float | None]:
+        """0 or 1 a completion."""
+        rows = zip(responses(completions, think), think, strict=True)
+        return [float(said is not None and (not thinks or self._thinks_enough(said))) for said, thinks in rows]
+
+    def _thinks_enough(self, said: Response) -> bool:
+        return len(said.thinking.split()) >= self.min_think_words

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from r1pipe.geometry import Box, boxes_array, iou
-from r1pipe.response import Response, answer_boxes
+from r1pipe.response import answer_boxes
 from r1pipe.rewards.completion import Completion, responses
 
 MAX_BOXES = 64
@@ -35,12 +35,27 @@ def perception_reward(
     Boxes are `(cx, cy, cz, dx, dy, dz)`, metres, scene frame. None where the sample has no target box; 0 where the
     completion breaks the grammar.
     """
-    said = responses(completions, think)
+    texts = [None if said is None else said.answer for said in responses(completions, think)]
+    return coverage(texts, target_boxes, objects)
+
+
+def coverage(
+    texts: Sequence[str | None],
+    target_boxes: Sequence[Sequence[Sequence[float]] | None],
+    objects: Sequence[Objects],
+) -> list[float | None]:
+    """Sum of IoU under the best one-to-one matching of a text's boxes with its targets, over the larger number of them.
+
+    Args:
+        texts: None is worth 0.
+        target_boxes: `(cx, cy, cz, dx, dy, dz)` each, metres, scene frame; None gives None.
+        objects: what a text can name, by identifier.
+    """
     values = [None if targets is None else 0.0 for targets in target_boxes]
     rows = [
-        _Row(i, _predicted(response, objects[i]), [Box(*box) for box in targets])
-        for i, (response, targets) in enumerate(zip(said, target_boxes, strict=True))
-        if response is not None and targets is not None
+        _Row(i, _predicted(text, objects[i]), [Box(*box) for box in targets])
+        for i, (text, targets) in enumerate(zip(texts, target_boxes, strict=True))
+        if text is not None and targets is not None
     ]
     for together in _by_targets(rows):
         overlap_NM = iou(
@@ -53,7 +68,7 @@ def perception_reward(
 
 
 class _Row(NamedTuple):
-    """A response that is measured against targets."""
+    """A text that is measured against targets."""
 
     place: int
     """In the batch."""
@@ -73,8 +88,8 @@ class _Row(NamedTuple):
         return float(overlap_NM[linear_sum_assignment(overlap_NM, maximize=True)].sum()) / longest
 
 
-def _predicted(response: Response, objects: Objects) -> list[Box]:
-    return answer_boxes(response.answer, {name: box for name, box in objects.items() if box is not None})
+def _predicted(text: str, objects: Objects) -> list[Box]:
+    return answer_boxes(text, {name: box for name, box in objects.items() if box is not None})
 
 
 def _by_targets(rows: Sequence[_Row]) -> list[list[_Row]]:

@@ -21,7 +21,7 @@ class TextEncoder(Protocol):
 
 
 class SemanticReward:
-    """Cosine of the text embeddings of answer and reference, the best over references, clipped at 0.
+    """Cosine of the text embeddings of answer and reference, the best over references, less a baseline, clipped at 0.
 
     A class, not a closure: TRL names a reward by `__name__`. Embeddings are kept by text.
     """
@@ -29,8 +29,10 @@ class SemanticReward:
     __name__ = "semantic_reward"
     max_cached = 20_000
 
-    def __init__(self, text_encoder: TextEncoder) -> None:
+    def __init__(self, text_encoder: TextEncoder, *, baseline: float) -> None:
+        """A cosine up to `baseline`, in [0, 1), is worth 0, and what lies above is stretched to reach 1."""
         self.text_encoder = text_encoder
+        self.baseline = baseline
         self._embeddings: dict[str, NDArray[np.float32]] = {}
 
     def __call__(
@@ -51,7 +53,8 @@ class SemanticReward:
         if not answer:
             return 0.0
         wanted = np.stack([self._embeddings[text] for text in references])
-        return float(np.clip(wanted @ self._embeddings[answer], 0.0, 1.0).max())
+        cosine = float(np.clip(wanted @ self._embeddings[answer], 0.0, 1.0).max())
+        return max(0.0, (cosine - self.baseline) / (1.0 - self.baseline))
 
     def _embed(self, texts: set[str]) -> None:
         """Embed what is new, in one batch."""

@@ -23,25 +23,30 @@ from r1pipe.views.views import Views
 
 def main(params: Params) -> None:
     """Ask every arm the questions of the split, keep what it said, and score it; finished batches survive an interruption."""
-    paths, settings = params.paths, params.evaluate
+    paths, settings, grpo = params.paths, params.evaluate, params.grpo
     source = paths.samples / f"{settings.split}.jsonl"
     samples = read_models(source, Sample)
     features = {name: SceneFeatures.load(paths.features, name) for name in sorted({s.scene_id for s in samples})}
     asked = {task: questions(task, samples, features, settings.num_samples) for task in settings.tasks}
     rewards = build_rewards(
-        Clip.load(paths.backbones / "clip"), params.grpo.reward_weights, length_limit=params.grpo.length_limit
+        Clip.load(paths.backbones / "clip"),
+        grpo.reward_weights,
+        length_limit=grpo.length_limit,
+        least_margin=grpo.least_margin,
+        min_think_words=grpo.min_think_words,
+        semantic_baseline=grpo.semantic_baseline,
     )
     models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
     with in_progress(
         "evaluate",
-        [params.base, settings, params.grpo, params.think],
+        [params.base, settings, grpo, params.think],
         [*models.values(), source, paths.features, paths.backbones],
     ) as work:
         metrics = evaluate(
             lambda name: Answerer.load(models[name], features=paths.features, backbones=paths.backbones),
             asked,
             features,
-            rules=RewardRules(rewards, params.grpo.reward_weights, params.grpo.temperature),
+            rules=RewardRules(rewards, grpo.reward_weights, grpo.temperature),
             settings=settings,
             think=params.think,
             seed=params.base.seed,
@@ -52,9 +57,7 @@ def main(params: Params) -> None:
         write_json(paths.metrics / "evaluate.json", metrics)
         write_json(paths.metrics / "summary.json", summary(metrics))
         write_json(paths.metrics / "views.json", _looking(params, samples))
-        facts = provenance(
-            settings.tasks, models, source, settings, params.base.seed, temperature=params.grpo.temperature
-        )
+        facts = provenance(settings.tasks, models, source, settings, params.base.seed, temperature=grpo.temperature)
         write_json(paths.metrics / "provenance.json", facts)
 
 

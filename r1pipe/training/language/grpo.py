@@ -49,9 +49,17 @@ def optimise(
         How far each part has moved.
 
     Raises:
-        GateError: if a reward rates a cheat as high as a perfect completion, or if a part that is trained stood still.
+        GateError: if a reward does not rate a perfect completion above a cheat by `least_margin`, or if a part that is
+            trained stood still.
     """
-    rewards = build_rewards(text_encoder, grpo.reward_weights, length_limit=grpo.length_limit)
+    rewards = build_rewards(
+        text_encoder,
+        grpo.reward_weights,
+        length_limit=grpo.length_limit,
+        least_margin=grpo.least_margin,
+        min_think_words=grpo.min_think_words,
+        semantic_baseline=grpo.semantic_baseline,
+    )
     weights = [grpo.reward_weights.model_dump()[name] for name in rewards]
     settings = grpo_settings(grpo, weights, work, seed=seed)
     model = adapt(model, grpo.lora, seed=seed)
