@@ -15,6 +15,7 @@ import yaml
 from tiny_gate import PARAMS, SPLIT, World, asked, draft, room
 
 from r1pipe.datasets.manifest import Annotations, File, Manifest, Root
+from r1pipe.datasets.subset import stable_subset
 from r1pipe.errors import GateError, R1Error
 from r1pipe.files import read_jsonl, sha256, write_json, write_jsonl, write_text
 from r1pipe.geometry import Box
@@ -163,7 +164,7 @@ def test_planted_defects_stop_the_gate_by_their_names_and_by_no_other(world, def
 def test_a_prompt_gives_away_its_target_by_a_box_or_by_the_identifier_it_asks_for(task, question, gives_away):
     box = Box(2.5, 1.0, 0.4, 1.0, 0.6, 0.8)
     sample = asked(question, "table", 1).model_copy(update={"task": task, "boxes": (box,)})
-    assert samples_table([sample], SPLIT, {}, set())["gives_away"].tolist() == [gives_away]
+    assert samples_table([sample], SPLIT, {}, asked=(), drafted=())["gives_away"].tolist() == [gives_away]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,9 @@ def test_a_target_box_is_compared_with_its_object(object_ids, boxes, error):
     scene = room("scene0000_00")
     boxes = tuple(scene.objects[i].box for i in boxes)
     sample = asked("what?", "table").model_copy(update={"object_ids": object_ids, "boxes": boxes})
-    assert samples_table([sample], SPLIT, {scene.id: Extent.of(scene)}, set())["box_error"].tolist() == [error]
+    assert samples_table([sample], SPLIT, {scene.id: Extent.of(scene)}, asked=(), drafted=())["box_error"].tolist() == [
+        error
+    ]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +197,19 @@ def test_leaks_are_likenesses_within_a_physical_room(scene_id, question, likenes
     held_out = trained.model_copy(update={"id": "b", "scene_id": scene_id, "question": question, "split": "test"})
     found = leaks([trained, held_out]).get("b")
     assert found == (None if likeness is None else (pytest.approx(likeness), "a"))
+
+
+@pytest.mark.parametrize("missing", [0, 2])
+def test_samples_that_were_not_drawn_are_not_missed_and_those_that_were_are(world, missing):
+    drawn = stable_subset({s.id: s.source for s in world.samples if s.split == "train"}, 5)
+    section = world.params.synthesize.model_copy(update={"num_samples": 5})
+    world.params = world.params.model_copy(update={"synthesize": section})
+    world.drafts = [d for d in world.drafts if d.id in drawn][missing:]
+    world.validate()
+    told = json.loads((world.params.paths.metrics / "validate.json").read_text())
+    assert told["warnings"].keys() == ({"sample_drafted"} if missing else set())
+    assert (told["rejects"], told["refusals"]) == ({}, {})
+    assert told["rows"] == {"train": 5 - missing, "val": 0}
 
 
 def test_many_rejects_warn_but_do_not_stop(world, caplog):

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from r1pipe.errors import MissingError, ParamsError
 from r1pipe.params.chains import Synthesize, Validate
@@ -47,15 +48,15 @@ class Params(Section):
     flows: Flows
 
     @model_validator(mode="after")
-    def _processes_share_the_batch(self) -> Self:
-        batches = {"sft": self.sft.batch_size, "grpo": self.grpo.batch_size, "control": self.control.batch_size}
-        devices = {"sft": self.sft, "grpo": self.grpo, "control": self.sft}
-        for stage, batch_size in batches.items():
-            at_once = self.launch.processes * (devices[stage].device_batch_size or 1)
-            if batch_size % at_once:
-                raise ValueError(
-                    f"{stage}.batch_size ({batch_size}) must be a multiple of processes times device_batch_size ({at_once})"
-                )
+    def _processes_share_the_batches(self) -> Self:
+        """Refuse a number of processes that leaves a remainder, whatever the stage: what a run used stands for all."""
+        refusals = (
+            self.launch.refusal("sft.batch_size", self.sft.batch_size),
+            self.launch.refusal("grpo.batch_size", self.grpo.batch_size, multiple_of=self.grpo.group_size),
+            self.launch.refusal("control.batch_size", self.control.batch_size),
+        )
+        if any(refusals):
+            raise ValueError("; ".join(filter(None, refusals)))
         return self
 
     def values(self) -> dict[str, Any]:
@@ -84,5 +85,12 @@ class Params(Section):
 
 def _complaints(error: ValidationError) -> str:
     """Every complaint in one line: key, reason, value."""
-    rows = [(".".join(map(str, row["loc"])), row["msg"].lower(), row["input"]) for row in error.errors()]
-    return "; ".join(f"{key}: {reason}, found {str(value)[:60]!r}" for key, reason, value in rows)
+    return "; ".join(map(_complaint, error.errors()))
+
+
+def _complaint(row: ErrorDetails) -> str:
+    """A reason of our own has the numbers in it, and its value would be a whole section."""
+    key = ".".join(map(str, row["loc"]))
+    if row["type"] == "value_error":
+        return f"{key}: {row['ctx']['error']}" if key else str(row["ctx"]["error"])
+    return f"{key}: {row['msg'].lower()}, found {str(row['input'])[:60]!r}"

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from r1pipe.params.section import Count, NonNegative, Positive, Section, Share
+from r1pipe.params.section import Count, NonNegative, Positive, Section, Share, Split
 
 
 class Faults(Section):
@@ -95,8 +95,18 @@ class Synthesize(Section):
     replay: Path | None
     """The JSONL file that the teacher `replay` repeats: `scene_id`, `question`, `cot`."""
 
+    num_samples: Annotated[int, Field(ge=10)] | None
+    """Samples of the train split to draft, of every source an equal share as far as it has them; of the val split a tenth
+    as many. Always the same ones, and a larger number only adds. Null for all; so the teacher `replay` leaves none out."""
+
     concurrency: Count
     """Requests in flight at once."""
+
+    def most(self, split: Split) -> int | None:
+        """Samples of a split that are drafted at most; null for all."""
+        if split == "test":
+            return 0
+        return self.num_samples if self.num_samples is None or split == "train" else self.num_samples // 10
 
     @model_validator(mode="after")
     def _replay_has_a_file(self) -> Self:

@@ -1,5 +1,7 @@
 """The sections of a whole run: seed and threads, where things lie, processes, which tasks reason."""
 
+from collections.abc import Sequence
+from math import lcm
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +51,10 @@ class Paths(Section):
     bento: Path
 
 
+_MOST_PROCESSES = 64
+"""That a sentence names."""
+
+
 class Launch(Section):
     """How the stages that train the language model are spread over processes; each has `base.threads` of its own."""
 
@@ -57,6 +63,25 @@ class Launch(Section):
 
     accelerate: Path
     """Accelerate's configuration of those processes: DDP, DeepSpeed or FSDP."""
+
+    def refusal(self, name: str, batch_size: int, *, multiple_of: int = 1) -> str | None:
+        """Why the processes cannot share a batch evenly, and which numbers would do; None where they can.
+
+        Args:
+            name: the batch's parameter.
+            batch_size: its sequences.
+            multiple_of: what else its size must be a multiple of.
+        """
+        if batch_size % self.processes == 0:
+            return None
+        sharing = [number for number in range(1, _MOST_PROCESSES + 1) if batch_size % number == 0]
+        unit = lcm(self.processes, multiple_of)
+        below = batch_size // unit * unit
+        near = [size for size in (below, below + unit) if size]
+        return (
+            f"{name} ({batch_size}) must be a multiple of launch.processes ({self.processes}): "
+            f"{_either(sharing)} processes could share it, and {self.processes} processes could share {_either(near)}"
+        )
 
 
 class Think(Section):
@@ -73,3 +98,8 @@ class Think(Section):
     def on(self, task: Task) -> bool:
         """Whether this task thinks first."""
         return bool(self.model_dump()[task])
+
+
+def _either(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last

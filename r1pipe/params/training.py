@@ -48,7 +48,7 @@ class Training(Section):
     """Sequences an optimizer step."""
 
     device_batch_size: Count | None
-    """Sequences a forward pass on one device, as its memory allows; null takes a process's whole share at once."""
+    """Sequences a forward pass on one device, at most, as its memory allows; null takes a process's whole share at once."""
 
     learning_rate: Positive
     """Of the language model, or of the adapters on it."""
@@ -63,6 +63,12 @@ class Training(Section):
     gradient_checkpointing: bool
     save_steps: Count
     """Steps between two checkpoints to resume from."""
+
+    def sequences_a_pass(self, processes: int) -> int:
+        """The largest divisor of a process's share of the batch that `device_batch_size` allows."""
+        share = self.batch_size // processes
+        most = min(self.device_batch_size or share, share)
+        return next(number for number in range(most, 0, -1) if share % number == 0)
 
 
 class Sft(Training):

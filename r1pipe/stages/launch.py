@@ -15,6 +15,8 @@ from r1pipe.params.run import Launch
 _WORD = "R1PIPE_STOPPED"
 """Names the file by which a launched process says that it was stopped."""
 
+_DEVICES = "CUDA_VISIBLE_DEVICES"
+
 
 def is_launched() -> bool:
     """Whether this is one of the processes that `spread` started."""
@@ -24,6 +26,14 @@ def is_launched() -> bool:
 def is_first() -> bool:
     """Whether this process speaks for the others; a process alone does."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def show_one_device() -> None:
+    """Leave CUDA the first device that is visible: on several, transformers would train in threads, on which TRL fails.
+
+    Counts only before torch has initialised CUDA.
+    """
+    os.environ[_DEVICES] = os.environ.get(_DEVICES, "0").partition(",")[0].strip()
 
 
 def end_stopped() -> NoReturn:

@@ -17,7 +17,7 @@ from r1pipe.errors import R1Error
 from r1pipe.params import Params
 from r1pipe.progress import set_up_logging
 from r1pipe.stages.costs import record
-from r1pipe.stages.launch import end_stopped, is_first, is_launched, spread
+from r1pipe.stages.launch import end_stopped, is_first, is_launched, show_one_device, spread
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ def run(main: Callable[[Params], None], *, in_processes: bool = False) -> None:
 def _run(main: Callable[[Params], None], *, in_processes: bool) -> None:
     stage = Path(main.__code__.co_filename).stem
     params = Params.load()
+    if in_processes and params.launch.processes == 1 and not is_launched():
+        show_one_device()
     seed_everything(params.base.seed, params.base.threads)
     start = time.monotonic()
     if in_processes and params.launch.processes > 1 and not is_launched():

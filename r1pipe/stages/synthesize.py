@@ -1,4 +1,4 @@
-"""Ask a teacher for a chain of thought per training and validation sample (stage `synthesize`)."""
+"""Ask a teacher for a chain of thought per training and validation sample, or for some of them (stage `synthesize`)."""
 
 import asyncio
 import logging
@@ -8,6 +8,7 @@ from functools import lru_cache
 from r1pipe.datasets.draft import Draft
 from r1pipe.files import remove_drafts, whole
 from r1pipe.params import Params
+from r1pipe.params.section import Split
 from r1pipe.progress import track
 from r1pipe.scenes import Scene
 from r1pipe.stages.runner import run
@@ -21,20 +22,20 @@ from r1pipe.synthesis.teacher import SceneOf, Teacher
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val")
+SPLITS: tuple[Split, ...] = ("train", "val")
 _SCENES_IN_MEMORY = 16
 
 
 def main(params: Params) -> None:
     """Write what the teacher wrote, and, apart, what it refused and why; `validate` judges the former."""
-    reasons = asyncio.run(_synthesize(params, SampleFiles(params.paths.samples, SPLITS)))
+    reasons = asyncio.run(_synthesize(params, _samples(params)))
     drafts = reasons.pop(None, 0)
     logger.info("synthesize: %d drafts, rejected %s", drafts, dict(sorted(reasons.items(), key=str)))
 
 
 def price(params: Params) -> Estimate:
     """What a run with the teacher `gemini` would ask and cost; asks nothing."""
-    samples = SampleFiles(params.paths.samples, SPLITS)
+    samples = _samples(params)
     shown = track(samples, "synthesize, pricing", total=len(samples))
     return estimate(shown, _scenes(params), _prompts(params, samples), params.synthesize.gemini, params.think)
 
@@ -61,6 +62,10 @@ async def _synthesize(params: Params, samples: SampleFiles) -> Counter[str | Non
         finally:
             await teacher.close()
     return reasons
+
+
+def _samples(params: Params) -> SampleFiles:
+    return SampleFiles(params.paths.samples, SPLITS, params.synthesize.most)
 
 
 def _teacher(params: Params, samples: SampleFiles) -> Teacher:

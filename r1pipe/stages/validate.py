@@ -14,6 +14,7 @@ from r1pipe.datasets.draft import Draft, Rejection
 from r1pipe.datasets.manifest import SPLITS, Manifest
 from r1pipe.datasets.sample import lot
 from r1pipe.datasets.scene30k import chain
+from r1pipe.datasets.subset import stable_subset
 from r1pipe.files import read_models, sha256, whole, write_json, write_jsonl
 from r1pipe.params import Params
 from r1pipe.params.section import Task
@@ -94,6 +95,14 @@ class Material:
         return [draft for draft, reason in zip(self.drafts, self.reasons, strict=True) if reason is None]
 
     @property
+    def asked(self) -> set[str]:
+        """The ids of the samples that `synthesize` was to draft; the others are no rejects."""
+        sources = {split: {s.id: s.source for s in self.samples if s.split == split} for split in SPLITS}
+        return set().union(
+            *(stable_subset(found, self._params.synthesize.most(split)) for split, found in sources.items())
+        )
+
+    @property
     def rows(self) -> dict[str, int]:
         """The number of kept drafts by split."""
         return {split: sum(draft.split == split for draft in self.kept) for split in ("train", "val")}
@@ -131,7 +140,9 @@ def _tables(params: Params, found: Material, figures: Sequence[Figure]) -> dict[
         "annotations": annotations_table(found.manifest),
         "scenes": evidence.scenes_table(found.manifest, extents),
         "objects": evidence.objects_table(splits, extents),
-        "samples": samples_table(found.samples, splits, extents, {draft.id for draft in found.drafts}),
+        "samples": samples_table(
+            found.samples, splits, extents, asked=found.asked, drafted={draft.id for draft in found.drafts}
+        ),
         "drafts": evidence.drafts_table(found.drafts, found.reasons, found.by_id),
         "cot": evidence.texts_table(found.kept, found.by_id, extents, params.think),
         "filters": evidence.filters_table(figures),

@@ -1,7 +1,7 @@
 """What the expectations about samples look at: where each belongs, what it gives away, and its boxes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,22 @@ _ROUNDING_M = 0.051
 
 
 def samples_table(
-    samples: Sequence[Sample], splits: Mapping[str, Split], extents: Mapping[str, Extent], drafted: set[str]
+    samples: Sequence[Sample],
+    splits: Mapping[str, Split],
+    extents: Mapping[str, Extent],
+    *,
+    asked: Collection[str],
+    drafted: Collection[str],
 ) -> pd.DataFrame:
-    """One row a sample; `drafted` are the ids of those that a teacher wrote a text for."""
+    """One row a sample.
+
+    Args:
+        samples: of every split.
+        splits: of every scene by its id.
+        extents: of every scene by its id.
+        asked: the ids of those that `synthesize` was to draft.
+        drafted: the ids of those that a teacher wrote a text for.
+    """
     shared = leaks(samples)
     table = pd.DataFrame(
         {
@@ -40,7 +53,7 @@ def samples_table(
             "asked_before": _repeated(samples),
             "box_error": [_box_error(s, extents.get(s.scene_id)) for s in samples],
             "rotation": [None if s.pose is None else float(np.linalg.norm(s.pose.rotation)) for s in samples],
-            "has_draft": [None if s.split == "test" else s.id in drafted for s in samples],
+            "has_draft": [s.id in drafted if s.id in asked else None for s in samples],
         }
     )
     return table.join(box_table([(extents.get(s.scene_id), s.boxes) for s in samples]))

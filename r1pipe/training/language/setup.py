@@ -125,13 +125,13 @@ def trainer_settings(training: Training, work: Path, *, seed: int) -> dict[str, 
     An optimizer step takes `batch_size` sequences whatever the number of processes and of forward passes.
     """
     on_cpu = not torch.cuda.is_available()
-    share = training.batch_size // PartialState(cpu=on_cpu).num_processes
-    at_once = training.device_batch_size or share
+    processes = PartialState(cpu=on_cpu).num_processes
+    at_once = training.sequences_a_pass(processes)
     return {
         "output_dir": str(work),
         "max_steps": training.max_steps,
         "per_device_train_batch_size": at_once,
-        "gradient_accumulation_steps": share // at_once,
+        "gradient_accumulation_steps": training.batch_size // processes // at_once,
         "learning_rate": training.learning_rate,
         "bf16": training.bf16,
         "gradient_checkpointing": training.gradient_checkpointing,
