@@ -19,7 +19,7 @@ from r1pipe.params.run import Base, Launch, Paths, Think
 from r1pipe.params.scenes import Collect, Prepare, Render
 from r1pipe.params.section import Section
 from r1pipe.params.serving import Package, Serve
-from r1pipe.params.training import Control, Grpo, Sft
+from r1pipe.params.training import Control, Grpo, Sft, control_batches
 
 
 class Params(Section):
@@ -48,13 +48,16 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _processes_share_the_batch(self) -> Self:
-        batches = {"sft": self.sft.batch_size, "grpo": self.grpo.batch_size, "control": self.control.batch_size}
-        devices = {"sft": self.sft, "grpo": self.grpo, "control": self.sft}
-        for stage, batch_size in batches.items():
-            at_once = self.launch.processes * (devices[stage].device_batch_size or 1)
+        batches = {
+            "sft.batch_size": (self.sft, self.sft.batch_size),
+            "grpo.batch_size": (self.grpo, self.grpo.batch_size),
+            **{f"the batch of control_{name}": (self.sft, size) for name, size in control_batches(self.grpo).items()},
+        }
+        for name, (training, batch_size) in batches.items():
+            at_once = self.launch.processes * min(training.device_batch_size or 1, batch_size)
             if batch_size % at_once:
                 raise ValueError(
-                    f"{stage}.batch_size ({batch_size}) must be a multiple of processes times device_batch_size ({at_once})"
+                    f"{name} ({batch_size}) must be a multiple of processes times device_batch_size ({at_once})"
                 )
         return self
 
