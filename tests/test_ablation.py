@@ -65,14 +65,18 @@ def test_seeds_pool_what_each_arm_earned_on_its_own_questions():
 
     found = {
         arm: pooled([run([base, base]), run([base + 0.25, base + 0.25])])
-        for arm, base in {"sft": 0.25, "control": 0.3, "grpo": 0.5}.items()
+        for arm, base in {"sft": 0.25, "control_prompts": 0.3, "control_sequences": 0.4, "grpo": 0.5}.items()
     }
     assert [row["id"] for row in found["grpo"].rows["reward"]] == ["0/q0", "0/q1", "1/q0", "1/q1"]
     results = compare(ABLATIONS["seeds"], found, resamples=100, seed=0)
     rewards = {arm: cells["mean reward"] for arm, cells in results.items()}
     assert {arm: (cell["value"], cell["n"]) for arm, cell in rewards.items()} == {
-        "sft": (37.5, 4), "control": (pytest.approx(42.5), 4), "grpo": (62.5, 4),
+        "sft": (37.5, 4), "control_prompts": (pytest.approx(42.5), 4), "control_sequences": (pytest.approx(52.5), 4),
+        "grpo": (62.5, 4),
     }  # fmt: skip
+    lines = ablation_table(ABLATIONS["seeds"], results)
+    assert list(lines.columns[0].cells) == ["sft", "control_prompts", "control_sequences", "grpo"]
+    assert [text.splitlines()[1] for text in list(lines.columns[1].cells)[:3]] == ["-25.0", "-20.0", "-10.0"]
     assert (rewards["sft"]["change_low"], rewards["sft"]["change_high"]) == (-25, -25)
     assert results["sft"]["exact match"]["n"] == results["sft"]["CIDEr@0.5"]["n"] == 20
 

@@ -1,16 +1,18 @@
 """What every arm is asked, and how its answers, its rewards and the run's table are measured."""
 
 import hashlib
+import io
 import json
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from r1pipe.datasets.sample import Pose, Sample
 from r1pipe.errors import DataError
-from r1pipe.evaluation.arms import evaluate
+from r1pipe.evaluation.arms import ARMS, evaluate
 from r1pipe.evaluation.examples import SHOWN, Material, Pool
 from r1pipe.evaluation.provenance import provenance
 from r1pipe.evaluation.sampled import RewardRules
@@ -142,7 +144,7 @@ def measured(asked, folder, settings=SETTINGS):
 def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path, asked):
     folder = tmp_path / "predictions"
     metrics = measured(asked, folder)
-    assert list(metrics) == ["sft", "grpo", "control", "blind"]
+    assert list(metrics) == ["sft", "grpo", "control_prompts", "control_sequences", "blind"]
     assert metrics["sft"]["qa"]["em"] == {"value": 100, "low": 100, "high": 100, "n": 1}
     assert (metrics["grpo"]["grounding"]["acc_25"]["value"], metrics["blind"]["grounding"]["acc_25"]["value"]) == (
         50,
@@ -211,17 +213,29 @@ def test_the_table_says_what_was_measured_and_whether_the_scene_was_seen():
     metrics = {
         "sft": headline(60, 70),
         "grpo": headline(65, 75),
-        "control": headline(61, 70),
+        "control_prompts": headline(61, 70),
+        "control_sequences": headline(62, 71),
         "blind": headline(30, 20),
     }
     table = results_table(metrics)
     assert [column.header for column in table.columns] == ["arm", "exact match\nn=9", "Acc@0.25\nn=9", "Acc@0.5\nn=9"]
     assert next(iter(table.columns[1].cells)) == "60.0\n[59.0,61.0]"
+    assert list(table.columns[0].cells) == ["sft", "grpo", "control_\nprompts", "control_\nsequences", "blind"]
     assert "sft +30.0 exact match, +50.0 Acc@0.25; grpo +35.0" in gaps_sentence(metrics)
     assert looks_at_the_scene(metrics)
     metrics["sft"] = headline(45, 70)
     assert not looks_at_the_scene(metrics)
     assert "not proven" in gaps_sentence(metrics)
+
+
+def test_the_table_of_all_arms_and_numbers_fits_into_80_columns():
+    number = {"value": 636.9, "low": 608.8, "high": 667.2, "n": 1494}
+    numbers = {"captioning": {"cider_50": number}, "reward": {"total": headline(50, 50)["qa"]["em"]}}
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table({arm.name: headline(60, 70) | numbers for arm in ARMS}))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert all(text in printed for text in ("[608.8,667.2]", "mean reward", "sequences", "prompts"))
 
 
 def test_the_request_of_a_sample_keeps_pose_and_history():

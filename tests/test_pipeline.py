@@ -14,6 +14,7 @@ from packaging.version import Version
 
 from r1pipe.errors import ParamsError
 from r1pipe.params import Params
+from r1pipe.params.training import control_batches
 from r1pipe.training.language.sft import continuation
 
 ROOT = Path(__file__).parents[1]
@@ -153,9 +154,9 @@ def test_a_stage_declares_the_params_it_reads(stage):
     assert sections_read(stage) - {"paths"} <= {key.split(".")[0] for key in STAGES[stage]["params"]}
 
 
-def test_the_control_is_as_old_as_what_it_reads_of_grpo_and_no_older():
-    tree = ast.parse(inspect.getsource(continuation))
-    read = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "grpo"}
+def test_the_controls_are_as_old_as_what_they_read_of_grpo_and_no_older():
+    nodes = [node for read in (continuation, control_batches) for node in ast.walk(ast.parse(inspect.getsource(read)))]
+    read = {n.attr for n in nodes if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "grpo"}
     assert {f"grpo.{name}" for name in read} == {key for key in STAGES["control"]["params"] if key.startswith("grpo")}
 
 
@@ -225,6 +226,13 @@ def test_no_file_names_a_machine_path_or_a_registry_host():
         if (ROOT / t).suffix in {".py", ".md", ".yaml", ".toml", ".lock"} and t != "tests/test_pipeline.py"
     ]
     assert [t for t in texts if (ROOT / t).is_file() and pattern.search((ROOT / t).read_text())] == []
+
+
+def test_the_loss_of_every_control_is_plotted():
+    plots = yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]
+    plotted = {file for plot in plots for given in plot.values() for file in given["y"] if "/control/" in file}
+    batches = control_batches(Params.load(ROOT / "params.yaml").grpo)
+    assert plotted == {f"${{paths.logs}}/control/{name}/plots/metrics/loss.tsv" for name in batches}
 
 
 def test_one_small_file_of_metrics_is_declared():

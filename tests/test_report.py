@@ -28,7 +28,7 @@ from r1pipe.views.choice import ViewChoice
 from r1pipe.views.views import Views
 
 ROOT = Path(__file__).parents[1]
-ARMS = {"sft": 61.25, "grpo": 65.5, "control": 62.0, "blind": 24.75}
+ARMS = {"sft": 61.25, "grpo": 65.5, "control_prompts": 61.5, "control_sequences": 62.0, "blind": 24.75}
 
 
 def measured(value, n=40):
@@ -104,7 +104,8 @@ def page(params):
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
     course(paths.logs / "sft", "loss", [3.0, 1.0, 0.5])
     course(paths.logs / "sft", "views/w_text", [0.3, 0.31, 0.32])
-    course(paths.logs / "control", "loss", [0.5, 0.4])
+    course(paths.logs / "control/prompts", "loss", [0.5, 0.4])
+    course(paths.logs / "control/sequences", "loss", [0.5, 0.3])
     cell = {
         "value": 20.0,
         "low": 5.0,
@@ -118,6 +119,8 @@ def page(params):
         paths.ablations / "modalities.json",
         {"title": "What the model sees", "commit": "c0ffee", "rows": {"text+image": {"exact match": cell}}},
     )
+    old = {"title": "Over seeds", "commit": "01d", "rows": {arm: {"exact match": cell} for arm in ("control", "grpo")}}
+    write_json(paths.ablations / "seeds.json", old)
     sample = {"scene_id": "room", "split": split}
     rows = [
         sample
@@ -217,6 +220,9 @@ class Wellformed(HTMLParser):
         pytest.param("Not logged in this run: GRPO: weights of the view selector", id="what was not logged"),
         pytest.param("20.0<small>-45.5 [-60.0, -31.0]", id="an ablation's change with its interval"),
         pytest.param("commit c0ffee</span>", id="the commit of an ablation"),
+        pytest.param("<tr><td>control</td>", id="the one control of an ablation from when there was one"),
+        pytest.param("</span>control_sequences: the same, on as many samples", id="what a control is"),
+        pytest.param('var(--line-1)"></span>control_sequences</span>', id="the loss of both controls in one chart"),
         pytest.param("<b>view 1</b><b>0.637</b>", id="a view's utility"),
         pytest.param("Of 7 pairs of questions about one room with different targets, 5 get", id="whether views differ"),
         pytest.param("random would show 2.5 (difference +12.5 points [-50.0, +62.5]), those", id="whether views help"),

@@ -70,7 +70,7 @@ def begin(folder: Path) -> Run:
 
 
 EVALUATION_ENDS = [("SIGKILL", 5), ("SIGTERM", 37), ("SIGKILL", 70)]
-"""Of 96 batches, asked for or found again."""
+"""Of 120 batches, asked for or found again."""
 
 
 SPREAD = {"all at once": {}, "in four passes": {"device_batch_size": 2}, "in two processes": {}}
@@ -132,7 +132,7 @@ def test_no_batch_is_generated_twice(folder, statuses):
     # A batch is a line; 70 of them were there when the last run began, and it added what was missing.
     kept, whole = ({p.name: p.read_text() for p in (folder / f"evaluate/{n}/work").iterdir()} for n in ("cut", "whole"))
     assert kept == whole
-    assert sum(len(text.splitlines()) for text in kept.values()) == 96
+    assert sum(len(text.splitlines()) for text in kept.values()) == 120
     found = re.findall(r"(\d+) batches are there", (folder / "evaluate/cut/stderr.txt").read_text())
     assert sum(map(int, found)) == 5 + 37 + 70
 
@@ -168,6 +168,34 @@ def test_two_processes_stop_together_and_go_on_to_the_same_bytes(tmp_path, stage
     assert different(written(tmp_path / "whole", stage), written(tmp_path / "cut", stage)) == []
 
 
+ADAPTED = {
+    "beta": 0.02,
+    "lora": {"r": 2, "alpha": 4, "dropout": 0.1, "last_blocks": 1},
+    "gain_learning_rate": None,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("others", [pytest.param({}, id="all weights"), pytest.param(ADAPTED, id="lora")])
+def test_controls_ended_in_the_second_go_on_in_it_to_the_same_bytes(tmp_path, processes, others):
+    chosen = settings("control", tmp_path) | others
+    run = lambda where, *end: Run("control", str(tmp_path / where), chosen, *end, processes=processes)  # noqa: E731
+    ends = [("SIGTERM", "sequences 1"), ("SIGTERM", "sequences 5")]
+    if processes == 1:  # a launcher of several reports what was killed in its own way
+        ends.insert(1, ("SIGKILL", "sequences 2"))
+    found = execute(begin(tmp_path), run("whole"), *(run("cut", *end) for end in ends), run("cut"))
+    assert found == [0, 0, *(143 if end == "SIGTERM" else -9 for end, _ in ends), 0]
+    whole = written(tmp_path / "whole", "control")
+    for name in ("prompts", "sequences"):
+        assert {f"control/{name}/model.safetensors", f"logs/control/{name}/metrics.json"} <= whole.keys()
+    assert different(whole, written(tmp_path / "cut", "control")) == []
+    said = (tmp_path / "cut/stderr.txt").read_text()
+    assert said.count("control_prompts: 4 samples a step.") == 1
+    assert said.count("control_prompts has been trained.") == len(ends)
+    assert not (tmp_path / "cut/.work/control").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_reward_the_prompts_that_one_rewards(tmp_path):
     # Each process draws completions of its own, so what is compared is which prompts a step has, each with its whole group.
@@ -182,13 +210,6 @@ def test_two_processes_reward_the_prompts_that_one_rewards(tmp_path):
         found[number] = Counter((row["step"], row["scene"], row["prompt"]) for row in rows)
     assert found[1] == found[2]
     assert set(found[1].values()) == {4}
-
-
-ADAPTED = {
-    "beta": 0.02,
-    "lora": {"r": 2, "alpha": 4, "dropout": 0.1, "last_blocks": 1},
-    "gain_learning_rate": None,
-}
 
 
 @pytest.mark.slow

@@ -51,7 +51,6 @@ FEW = {
     "validate": {"probe": {"samples": 200}},
     "sft": {"alignment_steps": 20, "max_steps": 60, "save_steps": 10},
     "grpo": {"max_steps": 4, "batch_size": 32, "eval_prompts": 8},
-    "control": {"batch_size": 32},
     "evaluate": {"bootstrap": 50, "num_samples": 20, "reward_completions": 2},
     "package": {"num_rooms": 2},
 }

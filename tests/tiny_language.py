@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +36,7 @@ from r1pipe.params import Params
 from r1pipe.params.model import Model
 from r1pipe.params.training import Lora
 from r1pipe.rewards.total import build_rewards
+from r1pipe.stages import control
 from r1pipe.stages.runner import run
 from r1pipe.training.language import checkpoints
 from r1pipe.training.language.examples import Example, grpo_rows, sft_rows, some
@@ -176,6 +178,23 @@ def run_grpo(folder: Path, start: str, **settings) -> None:
     )  # fmt: skip
 
 
+def run_control(folder: Path, start: str, **settings) -> None:
+    """The stage itself on made-up scenes, from the model of `run_sft` at `start`; `folder/control` holds both models."""
+    chosen = params()
+    short = {"max_steps": 8, "batch_size": 16, "group_size": 4, "save_steps": 3}
+    control.FeatureStore = SimpleNamespace(load=lambda _: MadeUpScenes())
+    control.read_corpus = lambda *_: SimpleNamespace(examples=list(examples()))
+    places = {"sft": Path(start), "control": folder / "control", "logs": folder / "logs", "cot": folder / "cot"}
+    control.main(
+        chosen.model_copy(
+            update={
+                "paths": chosen.paths.model_copy(update=places),
+                "grpo": chosen.grpo.model_copy(update=short | settings),
+            }
+        )
+    )
+
+
 def run_evaluate(folder: Path, start: str) -> None:
     """Every arm, each the model of `run_sft` at `start`; `folder/evaluate` holds what they said, `folder/logs` the metrics."""
     chosen = params()
@@ -211,7 +230,7 @@ class Run(NamedTuple):
     """The signal that it sends itself."""
 
     at: int | str = 0
-    """Behind which step or batch, or `saving` for the middle of the first checkpoint."""
+    """Behind which step or batch; `sequences 4`: step 4 of that control; `saving`: the middle of the first checkpoint."""
 
     processes: int = 1
 
@@ -222,7 +241,7 @@ def end_at(chosen: Run) -> None:
     step_end, save = checkpoints.StopOnTerm.on_step_end, checkpoints.Remainder.on_save
 
     def on_step_end(self, args, state, control, **given):
-        if state.global_step == chosen.at:
+        if chosen.at in (state.global_step, f"{Path(args.output_dir).name} {state.global_step}"):
             kill()
         step_end(self, args, state, control, **given)
 
@@ -255,7 +274,7 @@ def stage(chosen: Run) -> None:
     sys.argv = [__file__, json.dumps(chosen)]  # what more processes are started with
     if chosen.end:
         end_at(chosen)
-    work = {"sft": run_sft, "grpo": run_grpo, "evaluate": run_evaluate}[chosen.stage]
+    work = {"sft": run_sft, "grpo": run_grpo, "control": run_control, "evaluate": run_evaluate}[chosen.stage]
     settings = dict(chosen.settings)
     if "lora" in settings:
         settings["lora"] = Lora(**settings["lora"])

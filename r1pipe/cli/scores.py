@@ -81,7 +81,9 @@ def score(
 def compare(
     first: Annotated[str, typer.Argument(help="An experiment or a commit, `workspace`, or a prediction file.")],
     second: Annotated[str, typer.Argument(help="Another one.")],
-    arm: Annotated[str, typer.Option(help="Of experiments: sft, grpo, control or blind.")] = "grpo",
+    arm: Annotated[
+        str, typer.Option(help="Of experiments: sft, grpo, control_prompts, control_sequences or blind.")
+    ] = "grpo",
     task: Annotated[str | None, typer.Option(help="Of files: as in `r1pipe score`.")] = None,
     references: Annotated[Path | None, typer.Option(help="Of files: what both answer.")] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples behind a file's interval.")] = 1000,

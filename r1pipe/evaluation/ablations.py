@@ -64,7 +64,7 @@ ABLATIONS = {
     "seeds": Ablation(
         title=f"SFT, more SFT and GRPO over {len(SEEDS)} seeds, all their samples pooled",
         runs=SEEDS,
-        variants={arm: Variant(arm, tuple(SEEDS)) for arm in ("sft", "control", "grpo")},
+        variants={arm: Variant(arm, tuple(SEEDS)) for arm in ("sft", "control_prompts", "control_sequences", "grpo")},
         columns=WITH_REWARD,
     ),
     "modalities": Ablation.of(

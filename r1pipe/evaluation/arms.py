@@ -1,4 +1,4 @@
-"""The four arms of the experiment, measured alike: SFT, GRPO, the SFT->SFT control, and GRPO that sees nothing."""
+"""The five arms of the experiment, measured alike: SFT, GRPO, two SFT->SFT controls, and GRPO that sees nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ class Arm(NamedTuple):
 
     name: str
     model: str
-    """Which model answers: `sft`, `grpo` or `control`."""
+    """Which model answers: `sft`, `grpo`, `control_prompts` or `control_sequences`."""
 
     blind: bool
     """Whether every scene is zeroed."""
@@ -38,7 +38,8 @@ ARMS = (
     Arm("sft", "sft", False),
     Arm("grpo", "grpo", False),
     Arm("blind", "grpo", True),
-    Arm("control", "control", False),
+    Arm("control_prompts", "control_prompts", False),
+    Arm("control_sequences", "control_sequences", False),
 )
 """In the order of their runs: neighbours of one model share its loading."""
 
@@ -97,7 +98,7 @@ def evaluate(
         write_jsonl(folder / f"{arm.name}-reward.jsonl", rows)
         means = intervals(reward_means(rows), resamples=settings.bootstrap, seed=seed)
         metrics[arm.name]["reward"] = {name: _rounded(item) for name, item in means.items()}
-    return {name: metrics[name] for name in ("sft", "grpo", "control", "blind")}
+    return {name: metrics[name] for name in ("sft", "grpo", "control_prompts", "control_sequences", "blind")}
 
 
 def _ask(

@@ -15,6 +15,8 @@ WIDTH, HEIGHT = 480, 200
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 26
 ROW = 26
 """Height of a row of an interval chart."""
+LETTER = 7
+"""Mean width of a letter of its labels."""
 
 
 class Bar(NamedTuple):
@@ -69,7 +71,7 @@ def line_chart(courses: Mapping[str, Series], title: str) -> Markup:
 
 def interval_chart(bars: Sequence[Bar], title: str) -> Markup:
     """One row a value: a dot, its interval as a whisker, the number beside it; the scale starts at 0."""
-    width, left, right = 420, 64, 56
+    width, left, right = 420, 12 + LETTER * max(len(bar.label) for bar in bars), 56
     marks = ticks(0, max([bar.high for bar in bars] + [1.0]), 4)
     x = Scale(0, marks[-1], left, width - right)
     height = ROW * len(bars) + 24

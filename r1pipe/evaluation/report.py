@@ -23,7 +23,8 @@ Courses = Mapping[str, Series]
 ARM_NOTES = {
     "sft": "fine-tuned on the validated chains of thought",
     "grpo": "sft, then reinforced with GRPO",
-    "control": "sft continued for as many steps as GRPO took, without rewards",
+    "control_prompts": "sft continued for GRPO's steps without rewards, on as many prompts a step",
+    "control_sequences": "the same, on as many samples a step as GRPO takes sequences",
     "blind": "grpo with the scene zeroed: what the question alone gives away",
 }
 GALLERIES = {
@@ -124,7 +125,7 @@ PANELS = (
     Panel("SFT: loss", "sft", ("loss",)),
     Panel("SFT: weights of the view selector", "sft", ("views/*",)),
     Panel("GRPO: weights of the view selector", "grpo", ("views/*",)),
-    Panel("Control: loss", "control", ("loss",)),
+    Panel("Controls: loss", "control", ("*/loss",)),
 )
 
 

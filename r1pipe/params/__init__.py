@@ -20,7 +20,7 @@ from r1pipe.params.run import Base, Launch, Paths, Think
 from r1pipe.params.scenes import Collect, Prepare, Render
 from r1pipe.params.section import Section
 from r1pipe.params.serving import Package, Serve
-from r1pipe.params.training import Control, Grpo, Sft
+from r1pipe.params.training import Control, Grpo, Sft, control_batches
 
 
 class Params(Section):
@@ -50,10 +50,11 @@ class Params(Section):
     @model_validator(mode="after")
     def _processes_share_the_batches(self) -> Self:
         """Refuse a number of processes that leaves a remainder, whatever the stage: what a run used stands for all."""
+        controls = control_batches(self.grpo)
         refusals = (
             self.launch.refusal("sft.batch_size", self.sft.batch_size),
             self.launch.refusal("grpo.batch_size", self.grpo.batch_size, multiple_of=self.grpo.group_size),
-            self.launch.refusal("control.batch_size", self.control.batch_size),
+            *(self.launch.refusal(f"the batch of control_{name}", size) for name, size in controls.items()),
         )
         if any(refusals):
             raise ValueError("; ".join(filter(None, refusals)))

@@ -1,4 +1,4 @@
-"""The sections of training the language model: `sft`, `grpo` and the `control` of both."""
+"""The sections of training the language model: `sft`, `grpo`, and `control` for both of its controls."""
 
 from typing import Annotated, Literal, Self
 
@@ -165,6 +165,10 @@ class Grpo(Training):
 class Control(Section):
     """Stage `control`: SFT continued for GRPO's steps, on GRPO's tasks, without RL."""
 
-    batch_size: Count
     learning_rate: Positive
     """Its own: what suits a reward's gradient does not suit a likelihood's."""
+
+
+def control_batches(grpo: Grpo) -> dict[str, int]:
+    """Samples an optimizer step of each control: as many as GRPO takes prompts, and as many as it takes sequences."""
+    return {"prompts": grpo.batch_size // grpo.group_size, "sequences": grpo.batch_size}

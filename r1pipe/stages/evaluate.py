@@ -1,4 +1,4 @@
-"""Measure SFT, GRPO, the control and the blind arm alike, with intervals (stage `evaluate`)."""
+"""Measure SFT, GRPO, the controls and the blind arm alike, with intervals (stage `evaluate`)."""
 
 from collections.abc import Sequence
 
@@ -14,6 +14,7 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.params import Params
+from r1pipe.params.training import control_batches
 from r1pipe.rewards.total import build_rewards
 from r1pipe.scenes.scene import Scene
 from r1pipe.stages.runner import run
@@ -36,7 +37,11 @@ def main(params: Params) -> None:
         min_think_words=grpo.min_think_words,
         semantic_baseline=grpo.semantic_baseline,
     )
-    models = {"sft": paths.sft, "grpo": paths.grpo, "control": paths.control}
+    models = {
+        "sft": paths.sft,
+        "grpo": paths.grpo,
+        **{f"control_{name}": paths.control / name for name in control_batches(params.grpo)},
+    }
     with in_progress(
         "evaluate",
         [params.base, settings, grpo, params.think],

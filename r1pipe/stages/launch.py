@@ -36,6 +36,16 @@ def show_one_device() -> None:
     os.environ[_DEVICES] = os.environ.get(_DEVICES, "0").partition(",")[0].strip()
 
 
+def wait_for_all() -> None:
+    """Go on once every process of the stage is here; a process alone goes on at once."""
+    if is_launched():
+        # Whoever launches, or only runs a stage, starts without them.
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
 def end_stopped() -> NoReturn:
     """End a process that SIGTERM has stopped; one that was launched leaves word."""
     if not is_launched():

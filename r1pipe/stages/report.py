@@ -10,7 +10,7 @@ from r1pipe.evaluation.looking import TUNED, choices_for
 from r1pipe.evaluation.provenance import lineage
 from r1pipe.evaluation.report import Findings, Gallery, Shown, render
 from r1pipe.evaluation.rooms import draw_room
-from r1pipe.evaluation.series import read_courses
+from r1pipe.evaluation.series import Series, read_courses
 from r1pipe.evaluation.sheet import picture_uri, tiles
 from r1pipe.files import read_json, read_jsonl, read_models, write_text
 from r1pipe.params import Params
@@ -19,9 +19,6 @@ from r1pipe.serving.lineage import changed_files, last_commit
 from r1pipe.stages.costs import PICTURE
 from r1pipe.stages.runner import run
 from r1pipe.views.views import Views
-
-COURSES = ("sft", "grpo", "control")
-"""The stages whose training is drawn."""
 
 
 def main(params: Params) -> None:
@@ -38,7 +35,7 @@ def main(params: Params) -> None:
                 validation=read_json(paths.metrics / "validate.json"),
                 data_docs=Path(os.path.relpath(paths.data_docs / "index.html", paths.report.parent)).as_posix(),
                 costs=PICTURE,
-                courses={stage: read_courses(paths.logs / stage) for stage in COURSES},
+                courses=_courses(paths.logs),
                 galleries=_galleries(params),
                 looking=read_json(paths.metrics / "views.json"),
                 ablations=[read_json(path) for path in sorted(paths.ablations.glob("*.json"))],
@@ -46,6 +43,16 @@ def main(params: Params) -> None:
             )
         ),
     )
+
+
+def _courses(logs: Path) -> dict[str, dict[str, Series]]:
+    """What each training stage logged; a control's names begin with its arm's."""
+    controls = {
+        f"control_{folder.name}/{name}": series
+        for folder in sorted((logs / "control").glob("*"))
+        for name, series in read_courses(folder).items()
+    }
+    return {"sft": read_courses(logs / "sft"), "grpo": read_courses(logs / "grpo"), "control": controls}
 
 
 def _lineage(params: Params) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""How 3D-R1 learns: alignment, SFT, GRPO and the control, through TRL's own trainers."""
+"""How 3D-R1 learns: alignment, SFT, GRPO and the controls, through TRL's own trainers."""

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning, through TRL's own trainer; the control is the same, from another start."""
+"""Supervised fine-tuning, through TRL's own trainer; the controls are the same, from another start."""
 
 from pathlib import Path
 
@@ -112,16 +112,17 @@ def _trainer(model: Trainable, processor: R1Processor, rows: Dataset, sft: Sft, 
     return trainer
 
 
-def continuation(sft: Sft, grpo: Grpo, control: Control) -> Sft:
-    """SFT's settings on GRPO's tasks, steps and precision: the control spends what GRPO spends."""
+def continuation(sft: Sft, grpo: Grpo, control: Control, batch_size: int) -> Sft:
+    """The settings of a control: SFT's, with GRPO's tasks, steps and precision, and so many samples a step."""
     return sft.model_copy(
         update={
             "tasks": grpo.tasks,
             "max_steps": grpo.max_steps,
-            "batch_size": control.batch_size,
+            "batch_size": batch_size,
             "learning_rate": control.learning_rate,
             "save_steps": grpo.save_steps,
             "lora": grpo.lora,
+            "bf16": grpo.bf16,
             "warmup_steps": 0,
         }
     )
