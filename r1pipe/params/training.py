@@ -168,6 +168,8 @@ class Control(Section):
     learning_rate: Positive
     """Its own: what suits a reward's gradient does not suit a likelihood's."""
 
+    learning_rates: LearningRates
+
 
 def control_batches(grpo: Grpo) -> dict[str, int]:
     """Samples an optimizer step of each control: as many as GRPO takes prompts, and as many as it takes sequences."""

@@ -120,6 +120,7 @@ def continuation(sft: Sft, grpo: Grpo, control: Control, batch_size: int) -> Sft
             "max_steps": grpo.max_steps,
             "batch_size": batch_size,
             "learning_rate": control.learning_rate,
+            "learning_rates": control.learning_rates,
             "save_steps": grpo.save_steps,
             "lora": grpo.lora,
             "bf16": grpo.bf16,
