@@ -17,6 +17,9 @@ class Model(Section):
     """Hub id or local path of the language model; null builds one from the sizes below."""
 
     revision: str | None
+    frozen_dtype: Literal["float32", "bfloat16"]
+    """What the language model's weights are held in where adapters leave them frozen; what is trained is float32."""
+
     vocabulary: Count
     """Size of the tokenizer trained where `language` is null."""
 
