@@ -88,6 +88,9 @@ class Findings:
     courses: Mapping[str, Courses]
     """By training stage."""
 
+    movement: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """By training: of each part, the share of weights that changed, the relative norm of the change, the learning rate."""
+
     galleries: Sequence[Gallery]
     """Examples for a person to read."""
 

@@ -36,6 +36,7 @@ def main(params: Params) -> None:
                 data_docs=Path(os.path.relpath(paths.data_docs / "index.html", paths.report.parent)).as_posix(),
                 costs=PICTURE,
                 courses=_courses(paths.logs),
+                movement=_movement(paths.metrics),
                 galleries=_galleries(params),
                 looking=read_json(paths.metrics / "views.json"),
                 ablations=[read_json(path) for path in sorted(paths.ablations.glob("*.json"))],
@@ -53,6 +54,13 @@ def _courses(logs: Path) -> dict[str, dict[str, Series]]:
         for name, series in read_courses(folder).items()
     }
     return {"sft": read_courses(logs / "sft"), "grpo": read_courses(logs / "grpo"), "control": controls}
+
+
+def _movement(metrics: Path) -> dict[str, Any]:
+    """How far each training moved each part, the controls by the names of their arms."""
+    controls = read_json(metrics / "control.json")["movement"]
+    found = {stage: read_json(metrics / f"{stage}.json")["movement"] for stage in ("sft", "grpo")}
+    return found | {f"control_{name}": moved for name, moved in controls.items()}
 
 
 def _lineage(params: Params) -> dict[str, Any]:

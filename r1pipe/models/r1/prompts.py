@@ -27,17 +27,17 @@ class Request(NamedTuple):
 
 
 SYSTEM = (
-    "You look at a 3D room: its objects, named <obj_000>, <obj_001> and so on, then the room and views of it. "
-    "Lengths are metres, z is up. Answer questions, point at objects by name or describe them. "
-    "Reply <think>reasoning</think><answer>answer</answer>, or the answer alone."
+    "A 3D room in metres, z up: objects <obj_000>, <obj_001> …, then views. "
+    "Answer, point at objects by name or describe them. "
+    "Reply <think>reasoning</think><answer>answer</answer> or the answer alone."
 )
 """What an instruct model is told before the scene: the same for every task, so that a scene is read once for all."""
 
 _INSTRUCTIONS: dict[Task, str] = {
-    "qa": "Answer in a few words",
-    "situated": "Answer from where I stand, in a few words",
-    "grounding": "Point at the objects meant",
-    "captioning": "Describe the object",
+    "qa": "Answer",
+    "situated": "Answer from where I stand",
+    "grounding": "Point at",
+    "captioning": "Describe",
     "dialogue": "Reply",
     "planning": "Say what to do, step by step",
     "description": "Describe the room",

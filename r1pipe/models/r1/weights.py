@@ -8,13 +8,14 @@ bfloat16, held as float32 there, and written as bfloat16 again.
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from r1pipe.errors import MissingError, ModelError
 from r1pipe.files import write_json
@@ -41,7 +42,7 @@ def load_trainable(folder: Path) -> Trainable:
         return for_this_machine(base)
     config = LoraConfig.from_pretrained(str(folder / ADAPTER))
     config.inference_mode = False
-    mark = fingerprint(base)
+    mark = fingerprint(_frozen(base))
     model = get_peft_model(for_this_machine(base), config, adapter_name=_NAME)
     _read_adapter(model, folder / ADAPTER / _WEIGHTS, mark)
     return model
@@ -66,22 +67,36 @@ def plain(model: nn.Module) -> R1ForConditionalGeneration:
 
 
 def save(model: Trainable, folder: Path) -> None:
-    """Write what `load_trainable` reads; adapters are taken off the model on the way."""
+    """Write what `load_trainable` reads."""
+    base = plain(model)
+    frozen = _frozen(base)
+    base.save_pretrained(folder, state_dict=dict(frozen))  # which it empties
     if not isinstance(model, PeftModel):
-        model.freeze_language_model()
-        model.save_pretrained(folder)
         return
     learnt = get_peft_model_state_dict(model, adapter_name=_NAME, save_embedding_layers=False)
     learnt = {name: weights.detach().float().cpu().contiguous() for name, weights in learnt.items()}
-    config = model.peft_config[_NAME].to_dict()
-    base = model.unload()
-    base.freeze_language_model()
-    base.save_pretrained(folder)
     (folder / ADAPTER).mkdir()
-    save_file(learnt, folder / ADAPTER / _WEIGHTS, metadata={"base": fingerprint(base)})
+    save_file(learnt, folder / ADAPTER / _WEIGHTS, metadata={"base": fingerprint(frozen)})
     # Sets have no order, and where the model lies on this machine is nobody's business.
-    values = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
-    write_json(folder / ADAPTER / _CONFIG, values | {"base_model_name_or_path": None, "inference_mode": True})
+    config = {k: sorted(v) if isinstance(v, set) else v for k, v in model.peft_config[_NAME].to_dict().items()}
+    write_json(folder / ADAPTER / _CONFIG, config | {"base_model_name_or_path": None, "inference_mode": True})
+
+
+def _frozen(base: R1ForConditionalGeneration) -> dict[str, Tensor]:
+    """The weights without adapters, under the names and in the dtypes that they have without them."""
+    dtype = getattr(torch, base.config.frozen_dtype)
+    found = {}
+    for name, weights in base.state_dict().items():
+        if (
+            ".lora_" in name
+            or ".modules_to_save." in name
+            or (name == "lm_head.weight" and base.config.tie_word_embeddings)
+        ):
+            continue
+        is_language = name.startswith(("model.language_model.", "lm_head."))
+        own = name.replace(".original_module.", ".").replace(".base_layer.", ".")
+        found[own] = (weights.to(dtype) if is_language else weights).cpu().contiguous()
+    return found
 
 
 def merge(source: Path, target: Path) -> None:
@@ -93,10 +108,10 @@ def merge(source: Path, target: Path) -> None:
     merged.save_pretrained(target)
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint(model: Mapping[str, Tensor]) -> str:
     """16 hexadecimal digits that tell models apart: over the first numbers of every weight, in float32."""
     digest = hashlib.sha256()
-    for name, weights in sorted(model.state_dict().items()):
+    for name, weights in sorted(model.items()):
         digest.update(f"{name} {tuple(weights.shape)}".encode())
         digest.update(weights.flatten()[:16].float().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]
