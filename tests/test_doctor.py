@@ -58,7 +58,7 @@ def test_a_stage_without_adapters_trains_everything_and_grpo_its_gains_at_a_rate
     params = load_profile(ROOT, "tiny")
     rates = {part.name: rate for part, rate in plan(params, params.grpo, ROOT).trained.items()}
     assert rates["language model"] == params.grpo.learning_rate
-    assert rates["gains of normalisation"] == params.grpo.gain_learning_rate
+    assert rates["gains of normalisation"] == params.grpo.learning_rates.gains
     assert set(plan(params, params.sft, ROOT).trained.values()) == {params.sft.learning_rate}
     assert plan(params, params.sft, ROOT).frozen == 0
 

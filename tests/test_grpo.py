@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset
-from tiny_language import ROOT, params, publish_language, run_grpo, run_sft
+from tiny_language import ONE_RATE, ROOT, params, publish_language, run_grpo, run_sft
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM, TrainerCallback, TrainerState
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
@@ -20,7 +20,8 @@ from r1pipe.params.training import Lora
 from r1pipe.response import parse
 from r1pipe.training.language.completions import Completions
 from r1pipe.training.language.courses import DeadRewardAlarm
-from r1pipe.training.language.grpo import gains_apart, grpo_settings
+from r1pipe.training.language.grpo import grpo_settings
+from r1pipe.training.language.setup import by_part
 
 LORA = Lora(r=2, alpha=4, dropout=0.0, last_blocks=1)
 ANSWERS = ("left", "right")
@@ -88,12 +89,20 @@ def test_the_update_is_the_advantage_weighted_score_and_the_rewarded_answer_wins
     assert chance() > 0.95
 
 
-def test_gains_have_a_learning_rate_of_their_own_and_every_weight_has_one():
-    model, _ = two_answers()
-    rest, gains = gains_apart(model, params().grpo).param_groups
-    assert (rest["lr"], gains["lr"]) == (params().grpo.learning_rate, params().grpo.gain_learning_rate)
-    assert {id(w) for w in gains["params"]} == {id(m.weight) for m in model.modules() if isinstance(m, Qwen2RMSNorm)}
-    assert sorted(map(id, [*rest["params"], *gains["params"]])) == sorted(map(id, model.parameters()))
+def test_gains_have_a_learning_rate_of_their_own_and_every_weight_has_one(tmp_path):
+    model, tokenizer = two_answers()
+    model.requires_grad_(True)
+    grpo = params().grpo
+    prompts = Dataset.from_list([{"prompt": "left"}] * 8)
+    trainer = GRPOTrainer(
+        model, lambda completions, **_: [0.0] * len(completions), grpo_settings(grpo, [1.0], tmp_path, seed=0), prompts,
+        prompts.select([0]), processing_class=tokenizer,
+    )  # fmt: skip
+    groups = by_part(trainer, grpo, adam_beta2=grpo.adam_beta2, adam_epsilon=grpo.adam_epsilon).param_groups
+    (gains,) = (group["params"] for group in groups if group["lr"] == grpo.learning_rates.gains)
+    assert {id(w) for w in gains} == {id(m.weight) for m in model.modules() if isinstance(m, Qwen2RMSNorm)}
+    assert {group["lr"] for group in groups} == {grpo.learning_rate, grpo.learning_rates.gains}
+    assert sorted(id(w) for group in groups for w in group["params"]) == sorted(map(id, model.parameters()))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -115,7 +124,7 @@ def tune(folder: Path, language: Path | None = None) -> str:
 def rewarded(tmp_path_factory):
     """The folder of a short GRPO with a reference: its logs, and its start in `start/sft`."""
     folder = tmp_path_factory.mktemp("rewarded")
-    run_grpo(folder, tune(folder / "start"), max_steps=5, beta=0.02, lora=LORA, gain_learning_rate=None)
+    run_grpo(folder, tune(folder / "start"), max_steps=5, beta=0.02, lora=LORA, learning_rates=ONE_RATE)
     return folder
 
 
@@ -150,7 +159,7 @@ def test_rollouts_in_tiny_read_each_token_once_and_stop_where_the_answers_end(re
 def test_rollouts_in_paper_do_so_in_its_classes_and_beside_gradient_checkpointing(tmp_path, monkeypatch):
     publish_language(tmp_path / "published", tied=False)
     start = tune(tmp_path / "start", tmp_path / "published")
-    adapted = {"lora": LORA, "beta": 0.02, "gain_learning_rate": None}
+    adapted = {"lora": LORA, "beta": 0.02, "learning_rates": ONE_RATE}
     paper = {**adapted, "bf16": True, "gradient_checkpointing": True, "device_batch_size": 8}
     check_rollouts(tmp_path, start, Passes(monkeypatch), **paper)
 

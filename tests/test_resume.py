@@ -171,7 +171,6 @@ def test_two_processes_stop_together_and_go_on_to_the_same_bytes(tmp_path, stage
 ADAPTED = {
     "beta": 0.02,
     "lora": {"r": 2, "alpha": 4, "dropout": 0.1, "last_blocks": 1},
-    "gain_learning_rate": None,
 }
 
 

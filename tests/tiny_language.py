@@ -34,7 +34,7 @@ from r1pipe.models.r1.prompts import Request
 from r1pipe.models.r1.weights import load, load_trainable, plain
 from r1pipe.params import Params
 from r1pipe.params.model import Model
-from r1pipe.params.training import Lora
+from r1pipe.params.training import LearningRates, Lora
 from r1pipe.rewards.total import build_rewards
 from r1pipe.stages import control
 from r1pipe.stages.runner import run
@@ -50,6 +50,9 @@ SMALL = {"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, 
 COLOURS = ("red", "blue", "green", "brown")
 LEAST_MARGIN = 0.01
 """What `small_clip` tells red from blue by is 0.018."""
+
+
+ONE_RATE = LearningRates(projectors=None, selector=None, tokens=None, gains=None)
 
 
 class MadeUpScenes:
@@ -277,7 +280,7 @@ def stage(chosen: Run) -> None:
     work = {"sft": run_sft, "grpo": run_grpo, "control": run_control, "evaluate": run_evaluate}[chosen.stage]
     settings = dict(chosen.settings)
     if "lora" in settings:
-        settings["lora"] = Lora(**settings["lora"])
+        settings |= {"lora": Lora(**settings["lora"]), "learning_rates": ONE_RATE}
     run(lambda _: work(Path(), **settings), in_processes=True)
 
 

@@ -125,7 +125,7 @@ class Answerer:
         return completions
 
     def _generate(self, requests: Sequence[Request], *, think: Think, blind: bool, **options: Any) -> list[str]:
-        inputs = self._inputs(requests, think, blind=blind)
+        inputs = self._read(requests, think, blind=blind)
         tokens = self.model.generate(**inputs, **options, **self._without_scene())
         new = tokens[:, inputs["input_ids"].shape[1] :]
         return list(self.processor.tokenizer.batch_decode(new, skip_special_tokens=True))
@@ -151,9 +151,7 @@ class Answerer:
             whole: told each request's number and completion, from the thread that calls.
             grown: by a request's number, who is told its text as it grows.
         """
-        inputs = self._inputs(requests, think, blind=False)
-        scenes = [self.features(request.scene_id) for request in requests]
-        inputs = self._prefixes.read(scenes, inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"])
+        inputs = self._read(requests, think, blind=False)
         end = self.model.generation_config.eos_token_id
         rows = Rows(self.processor.tokenizer, end if isinstance(end, list) else [end], whole=whole, grown=grown)
         options = {"max_new_tokens": max_new_tokens, "do_sample": False, "streamer": rows}
@@ -174,6 +172,12 @@ class Answerer:
             ViewChoice(view, view in kept, text3d, image3d, clip, utility)
             for view, ((text3d, image3d, clip), utility) in enumerate(rows)
         ]
+
+    def _read(self, requests: Sequence[Request], think: Think, *, blind: bool) -> dict[str, Any]:
+        """What `generate` takes to go on behind what the model has read of the rooms."""
+        inputs = self._inputs(requests, think, blind=blind)
+        scenes = [None if blind else self.features(request.scene_id) for request in requests]
+        return self._prefixes.read(scenes, inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"])
 
     def _inputs(self, requests: Sequence[Request], think: Think, *, blind: bool) -> dict[str, Any]:
         """The model's inputs, on its device."""

@@ -25,8 +25,8 @@ _Key = tuple[str, tuple[int, ...]]
 
 
 class _Head(NamedTuple):
-    scene: SceneFeatures
-    """What was read: a room that is taken in anew under the same id is read anew."""
+    scene: SceneFeatures | None
+    """What was read: a room that is taken in anew under the same id is read anew. None where the scene is zeroed."""
 
     layers: list[tuple[Tensor, Tensor]]
     """Keys and values of each layer, `(heads, H, width)`."""
@@ -40,12 +40,12 @@ class Prefixes:
         self._heads: OrderedDict[_Key, _Head] = OrderedDict()
 
     def read(
-        self, scenes: Sequence[SceneFeatures], ids_BL: Tensor, mask_BL: Tensor, packs_BNE: Tensor
+        self, scenes: Sequence[SceneFeatures | None], ids_BL: Tensor, mask_BL: Tensor, packs_BNE: Tensor
     ) -> dict[str, Any]:
         """What `generate` takes to go on behind the heads; those not kept are read now.
 
         Args:
-            scenes: each row's.
+            scenes: each row's; None where its pack is zeroed.
             ids_BL: whole prompts, padded on the left.
             mask_BL: their attention mask.
             packs_BNE: each row's scene pack.
@@ -65,11 +65,12 @@ class Prefixes:
             "past_key_values": self._cache(heads),
         }
 
-    def _of(self, scenes: Sequence[SceneFeatures], head_BH: Tensor, packs_BNE: Tensor) -> list[_Head]:
+    def _of(self, scenes: Sequence[SceneFeatures | None], head_BH: Tensor, packs_BNE: Tensor) -> list[_Head]:
         """Each row's head; one that several rows share is read once."""
         pack = unpack(packs_BNE.float(), self._model.config)
         best_BK = self._model.model.view_selector.best(pack.view_scores, pack.cameras).tolist()
-        keys = [(scene.scene_id, tuple(best)) for scene, best in zip(scenes, best_BK, strict=True)]
+        names = ["" if scene is None else scene.scene_id for scene in scenes]
+        keys = [(name, tuple(best)) for name, best in zip(names, best_BK, strict=True)]
         heads = {key: self._heads[key] for key in keys if key in self._heads}
         new = {key: row for row, key in enumerate(keys) if key not in heads or heads[key].scene is not scenes[row]}
         if new:
