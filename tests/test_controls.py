@@ -31,11 +31,12 @@ def test_the_controls_take_as_many_prompts_and_as_many_sequences_as_grpo_and_dif
 def params(tmp_path, monkeypatch):
     """Those of a stage whose inputs are made up, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    for name in ("FeatureStore", "R1ForConditionalGeneration", "R1Processor"):
-        made_up = SimpleNamespace(load=lambda *_: None, from_pretrained=lambda _: None)
+    for name in ("FeatureStore", "R1Config", "R1Processor"):
+        made_up = SimpleNamespace(load=lambda *_: None, from_pretrained=lambda _: SimpleNamespace(instruct=False))
         monkeypatch.setattr(control, name, made_up)
+    monkeypatch.setattr(control, "load_trainable", lambda _: None)
     monkeypatch.setattr(control, "read_corpus", lambda *_: SimpleNamespace(examples=[]))
-    monkeypatch.setattr(control, "sft_rows", lambda *_: [])
+    monkeypatch.setattr(control, "sft_rows", lambda *_, **__: [])
     given = Params.load(ROOT / "params.yaml")
     return given.model_copy(update={"sft": given.sft.model_copy(update={"max_steps": 1})})
 
@@ -55,6 +56,7 @@ class Trainings:
             raise InterruptedError
         with whole(output) as draft:
             write_text(draft / "model.safetensors", f"{sft.batch_size}")
+        return {"adapters": {"share": 1.0, "norm": 0.1, "learning_rate": 1e-4}}
 
 
 def delivered(params):

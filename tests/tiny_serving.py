@@ -92,7 +92,7 @@ def served_model(root: Path, kind: type[Answerer] = FixedAnswerer, **limits: flo
     sizes = {"language": None, "num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 2}
     shape = params.model.model_copy(update=sizes)
     tokenizer = train_tokenizer(["qa think: what color is the chair? red"], 400, shape.num_objects)
-    model = build_model(shape, tokenizer, features, view_weight_pull=0.1, seed=0)
+    model = build_model(shape, tokenizer, features, lora=None, view_weight_pull=0.1, seed=0)
     settings = Settings.of(params)
     return ServedModel(
         kind(model, R1Processor(SceneReader(model.config, store), tokenizer), store),

@@ -125,7 +125,7 @@ ABLATIONS = {
             **{
                 f"rank {rank}": (
                     f"grpo.lora={{r: {rank}, alpha: 16, dropout: 0.0, last_blocks: 2}}",
-                    "grpo.gain_learning_rate=null",
+                    "grpo.learning_rates.gains=null",
                 )
                 for rank in RANKS
             },

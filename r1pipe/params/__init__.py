@@ -50,11 +50,10 @@ class Params(Section):
     @model_validator(mode="after")
     def _processes_share_the_batches(self) -> Self:
         """Refuse a number of processes that leaves a remainder, whatever the stage: what a run used stands for all."""
-        controls = control_batches(self.grpo)
         refusals = (
             self.launch.refusal("sft.batch_size", self.sft.batch_size),
             self.launch.refusal("grpo.batch_size", self.grpo.batch_size, multiple_of=self.grpo.group_size),
-            *(self.launch.refusal(f"the batch of control_{name}", size) for name, size in controls.items()),
+            self.launch.refusal("the batch of control_prompts", control_batches(self.grpo)["prompts"]),
         )
         if any(refusals):
             raise ValueError("; ".join(filter(None, refusals)))

@@ -102,8 +102,10 @@ def _frozen(base: R1ForConditionalGeneration) -> dict[str, Tensor]:
 def merge(source: Path, target: Path) -> None:
     """Write the model of `source` to `target` without adapters: all of it float32, so that nothing learnt is rounded."""
     model = load_trainable(source)
-    plain(model).float()
+    tied = plain(model).float().config.tie_word_embeddings
     merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    # PEFT finds the head with its trained rows in it, which is another matrix, and calls the two untied.
+    merged.config.tie_word_embeddings = tied
     merged.config.frozen_dtype = "float32"
     merged.save_pretrained(target)
 
