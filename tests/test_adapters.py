@@ -115,7 +115,7 @@ def test_sft_and_grpo_share_the_frozen_weights_and_differ_in_what_they_learnt(tr
     sft, grpo = (load_file(folder / stage / ADAPTER / "adapter_model.safetensors") for stage in ("sft", "grpo"))
     assert all(weights.dtype == torch.float32 for weights in (sft | grpo).values())
     differ = sum(int((sft[name] != grpo[name]).sum()) for name in sft)
-    assert differ > 0.9 * sum(weights.numel() for weights in sft.values())
+    assert differ > 0.6 * sum(weights.numel() for weights in sft.values())
 
 
 def test_a_loaded_model_has_the_dtype_of_each_role(trained, monkeypatch):

@@ -99,6 +99,10 @@ def page(params):
     write_json(paths.metrics / "provenance.json", facts | {"absent": {"meteor": "no jar"}})
     write_json(paths.metrics / "backbones.json", {"clip": {"recall": 0.123456}, "detector": {"f1_25": 0.75}})
     write_json(paths.metrics / "validate.json", GATE)
+    moved = {"token_rows": {"share": 0.987, "norm": 0.0123, "learning_rate": 1e-4}}
+    for stage in ("sft", "grpo"):
+        write_json(paths.metrics / f"{stage}.json", {"movement": moved})
+    write_json(paths.metrics / "control.json", {"movement": {"prompts": moved, "sequences": moved}})
     course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
     course(paths.logs / "grpo", "eval_reward", [0.5, 0.55, 0.6])
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])
@@ -224,6 +228,9 @@ class Wellformed(HTMLParser):
         pytest.param("</span>control_sequences: the same, on as many samples", id="what a control is"),
         pytest.param('var(--line-1)"></span>control_sequences</span>', id="the loss of both controls in one chart"),
         pytest.param("<b>view 1</b><b>0.637</b>", id="a view's utility"),
+        pytest.param(
+            '<td>token rows</td><td class="num">98.7 %</td><td class="num">0.0123</td>', id="how far a part moved"
+        ),
         pytest.param("Of 7 pairs of questions about one room with different targets, 5 get", id="whether views differ"),
         pytest.param("random would show 2.5 (difference +12.5 points [-50.0, +62.5]), those", id="whether views help"),
         pytest.param("format 1.00, semantic 0.25, total 0.90", id="each reward of an answer"),
