@@ -90,6 +90,14 @@ def params(folder):
     return params_in(folder)
 
 
+def write_stages(metrics):
+    write_json(metrics / "validate.json", GATE)
+    moved = {"token_rows": {"share": 0.987, "norm": 0.0123, "learning_rate": 1e-4}}
+    for stage in ("sft", "grpo"):
+        write_json(metrics / f"{stage}.json", {"movement": moved})
+    write_json(metrics / "control.json", {"movement": {"prompts": moved, "sequences": moved}})
+
+
 @pytest.fixture(scope="module")
 def page(params):
     paths, split = params.paths, params.evaluate.split
@@ -98,11 +106,7 @@ def page(params):
     facts = {"protocols": protocols, "seed": 0, "split": split, "models": {"grpo": {"sha256": "f00d" * 16}}}
     write_json(paths.metrics / "provenance.json", facts | {"absent": {"meteor": "no jar"}})
     write_json(paths.metrics / "backbones.json", {"clip": {"recall": 0.123456}, "detector": {"f1_25": 0.75}})
-    write_json(paths.metrics / "validate.json", GATE)
-    moved = {"token_rows": {"share": 0.987, "norm": 0.0123, "learning_rate": 1e-4}}
-    for stage in ("sft", "grpo"):
-        write_json(paths.metrics / f"{stage}.json", {"movement": moved})
-    write_json(paths.metrics / "control.json", {"movement": {"prompts": moved, "sequences": moved}})
+    write_stages(paths.metrics)
     course(paths.logs / "grpo", "reward", [0.5, 0.6, 0.7])
     course(paths.logs / "grpo", "eval_reward", [0.5, 0.55, 0.6])
     course(paths.logs / "grpo", "rewards/format/mean", [0.9, 0.95, 1.0])

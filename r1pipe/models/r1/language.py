@@ -68,6 +68,11 @@ def added_tokens(num_objects: int) -> list[str]:
     return [*TAGS, "<box>", "</box>", *map(identifier, range(num_objects))]
 
 
+def token_ids(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[str]) -> list[int]:
+    """The id of each token."""
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in tokens]
+
+
 def load_tokenizer(model: Model) -> PreTrainedTokenizerBase:
     """A pretrained language model's tokenizer with our tokens added, and its own chat template given the scene.
 
@@ -147,20 +152,18 @@ def start_from_words(model: R1ForConditionalGeneration, tokenizer: PreTrainedTok
     learnt to copy.
     """
     added = added_tokens(model.config.num_objects)
-    ids = torch.tensor([tokenizer.convert_tokens_to_ids(token) for token in added])
+    ids = torch.tensor(token_ids(tokenizer, added))
     tags = len(added) - model.config.num_objects
     pieces = [tokenizer(re.findall("</?|[a-z]+|>", tag), add_special_tokens=False)["input_ids"] for tag in added[:tags]]
     sources = [[i for part in tag for i in part] for tag in pieces]
     sources += [[word] for word in _distinct_words(tokenizer, model.config.num_objects)]
-    for table in {model.get_input_embeddings().weight, model.lm_head.weight}:
+    words, head = (next(part.parameters()) for part in (model.get_input_embeddings(), model.lm_head))
+    for table in {words, head}:
         rows = torch.stack([table[source].float().mean(dim=0) for source in sources])
         table[ids] = rows.to(table.dtype)
-    for rows_module, table in (
-        (model.model.input_rows, model.get_input_embeddings().weight),
-        (model.output_rows, model.lm_head.weight),
-    ):
-        if rows_module is not None:
-            rows_module.weight.copy_(table[rows_module.token_ids])
+    for own, table in ((model.model.input_rows, words), (model.output_rows, head)):
+        if own is not None:
+            own.weight.copy_(table[own.token_ids])
 
 
 def _distinct_words(tokenizer: PreTrainedTokenizerBase, count: int) -> list[int]:

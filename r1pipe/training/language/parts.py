@@ -42,7 +42,7 @@ def chooses(model: R1ForConditionalGeneration) -> bool:
 
 
 @contextmanager
-def only_projectors(model: R1ForConditionalGeneration) -> Iterator[dict[str, Tensor]]:
+def only_projectors(model: R1ForConditionalGeneration) -> Iterator[Mapping[str, Tensor]]:
     """Let the projectors that the model's settings use be all that learns; they are given by their names in the model."""
     names = tuple(name for modality in model.config.modalities for name in PROJECTORS[modality])
     model.requires_grad_(False)

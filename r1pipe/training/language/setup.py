@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import trl.trainer.utils
@@ -19,6 +19,7 @@ from r1pipe.models.r1.language import (
     look_for_likes,
     start_from_words,
     text_config,
+    token_ids,
 )
 from r1pipe.models.r1.processing import special_ids
 from r1pipe.models.r1.selector import ViewSelector
@@ -29,7 +30,7 @@ from r1pipe.training.language.parts import learning_rate, part_of, trained_modul
 
 # TRL's fused head leaves prompts out where it runs on Triton, and scores every position elsewhere, for devices that
 # compile for each shape anew. A CPU does not: a pretrained vocabulary took 5 of a step's 12 seconds.
-trl.trainer.utils._use_triton = lambda _: True
+trl.trainer.utils._use_triton = lambda device: True
 
 
 def build_model(
@@ -63,7 +64,7 @@ def build_model(
         view_weights=model.view_weights,
         view_weight_pull=view_weight_pull,
         tie_word_embeddings=language.tie_word_embeddings,
-        trained_tokens=[tokenizer.convert_tokens_to_ids(token) for token in rows],
+        trained_tokens=token_ids(tokenizer, rows),
         frozen_dtype=model.frozen_dtype,
         instruct=model.language is not None,
         **special_ids(tokenizer),
@@ -108,9 +109,10 @@ def by_part(trainer: Trainer, training: Training, *, adam_beta2: float, adam_eps
     of the noise that keeps the learning rate of all other weights low; they have Adam's own epsilon where they have a
     learning rate of their own.
     """
-    decaying = set(trainer.get_decay_parameter_names(trainer.model))
+    model = cast("torch.nn.Module", trainer.model)
+    decaying = set(trainer.get_decay_parameter_names(model))
     groups: dict[tuple[str, float, float, float], list[torch.nn.Parameter]] = {}
-    for name, weights in trainer.model.named_parameters():
+    for name, weights in model.named_parameters():
         if not weights.requires_grad:
             continue
         is_gain = "norm" in name and training.learning_rates.gains is not None
