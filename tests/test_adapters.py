@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_language
 import torch
@@ -13,15 +14,19 @@ from tiny_language import SMALL, FakeText, MadeUpScenes, examples, publish_langu
 from r1pipe.errors import GateError, MissingError, ModelError
 from r1pipe.models.r1 import R1Processor
 from r1pipe.models.r1.answering import Answerer
-from r1pipe.models.r1.language import added_tokens, load_pretrained, load_tokenizer
-from r1pipe.models.r1.packs import unpack
+from r1pipe.models.r1.language import added_tokens, load_pretrained, load_tokenizer, text_config
+from r1pipe.models.r1.packs import pack, unpack
 from r1pipe.models.r1.prompts import messages, with_scene
-from r1pipe.models.r1.weights import ADAPTER, load, load_trainable, merge
+from r1pipe.models.r1.weights import ADAPTER, load, load_trainable
+from r1pipe.params import Params
 from r1pipe.params.training import LearningRates, Lora
+from r1pipe.serving.package import _copy_model
+from r1pipe.training.language.alignment import scale_start
 from r1pipe.training.language.examples import grpo_rows, sft_rows, some
-from r1pipe.training.language.grpo import optimise
+from r1pipe.training.language.grpo import grpo_settings, optimise
 from r1pipe.training.language.parts import check_movement
-from r1pipe.training.language.sft import fine_tune
+from r1pipe.training.language.sft import fine_tune, learn_to_caption
+from tools.compose import composed
 
 LORA = Lora(r=8, alpha=16, dropout=0.0, last_blocks=2)
 RATES = LearningRates(projectors=1e-2, selector=1e-2, tokens=3e-2, gains=None)
@@ -68,12 +73,16 @@ def train_grpo(start: Path, folder: Path, **settings):
 
 @pytest.fixture(scope="module", params=[True, False], ids=["one matrix", "a head of its own"])
 def trained(request, tmp_path_factory):
-    """A published checkpoint, 3D-R1 after SFT on it and after GRPO, with how far each part moved."""
+    """A published checkpoint, 3D-R1 after SFT on it and after GRPO, with how far each part moved.
+
+    That with a head of its own computes in bfloat16 too, as the paper's; for the other it costs a CPU too much.
+    """
     folder = tmp_path_factory.mktemp("adapters")
     publish_language(folder / "published", tied=request.param)
     processor, model = tiny_language.processor_and_model(shape(folder / "published"), LORA)
-    sft = train_sft(model, processor, folder)
-    return folder, sft, train_grpo(folder / "sft", folder)
+    computes = {"bf16": not request.param}
+    sft = train_sft(model, processor, folder, **computes)
+    return folder, sft, train_grpo(folder / "sft", folder, **computes)
 
 
 def ask(folder: Path, blind: bool = False) -> list[str]:
@@ -162,8 +171,7 @@ def test_autocast_leaves_positions_and_view_scores_in_float32(tmp_path, monkeypa
 
 def test_merging_in_float32_changes_no_text(trained, tmp_path):
     folder, *_ = trained
-    merge(folder / "grpo", tmp_path / "merged")
-    R1Processor.load(folder / "grpo", MadeUpScenes()).save_pretrained(tmp_path / "merged")
+    _copy_model(folder / "grpo", tmp_path / "merged", merge_adapters=True)
     assert not (tmp_path / "merged" / ADAPTER).exists()
     assert ask(tmp_path / "merged") == ask(folder / "grpo")
 
@@ -178,6 +186,65 @@ def test_the_reference_of_grpo_is_where_it_started(trained, tmp_path):
     assert before.keys() == after.keys()
     for path in logged:
         assert abs(float(path.read_text().splitlines()[1].split("\t")[1])) < 1e-4, "the reference is another model"
+
+
+def test_scene_tokens_start_as_large_as_words(tmp_path):
+    publish_language(tmp_path, tied=True)
+    _, model = tiny_language.processor_and_model(shape(tmp_path), LORA)
+    scenes = [MadeUpScenes().features(f"scene{i:04d}") for i in range(8)]
+    scale_start(model, scenes)
+    packs = np.stack([pack(s, np.zeros((len(s.cameras), 3), np.float32), model.config) for s in scenes])
+    parts = unpack(torch.from_numpy(packs), model.config)
+    words = model.get_input_embeddings().weight.float().norm(dim=1).mean()
+    for found in (
+        model.model.project_objects(parts)[parts.is_object.bool()],
+        model.model.point_projector(parts.points, parts.point_xyz),
+        model.model.view_projector(parts.views, parts.cameras),
+    ):
+        torch.testing.assert_close(found.norm(dim=-1).mean(), words)
+
+
+def test_captions_align_the_projectors_and_nothing_else_and_once(tmp_path):
+    publish_language(tmp_path / "published", tied=True)
+    processor, model = tiny_language.processor_and_model(shape(tmp_path / "published"), LORA)
+    before = {name: weights.clone() for name, weights in model.named_parameters()}
+    sft = tiny_language.params().sft.model_copy(
+        update={"caption_steps": 3, "caption_learning_rate": 1e-2, "batch_size": 4, "least_moved": 0.9}
+    )
+    given = {"work": tmp_path / "captions", "logs": tmp_path / "logs", "seed": 0}
+    learn_to_caption(model, processor, rows(), sft, **given)
+    moved = {name for name, weights in model.named_parameters() if not torch.equal(weights, before[name])}
+    assert moved and all("projector" in name for name in moved)
+    assert all(weights.requires_grad for weights in model.parameters())
+    _, again = tiny_language.processor_and_model(shape(tmp_path / "published"), LORA)
+    learn_to_caption(again, processor, None, sft, **given)  # an interrupted stage finds them
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_the_papers_recipe_is_what_trl_is_told(tmp_path):
+    params = Params.model_validate(composed(["scale=paper"]))
+    settings = grpo_settings(params.grpo, [0.3, 0.4, 0.3], tmp_path, seed=0)
+    assert (settings.loss_type, settings.scale_rewards, settings.beta) == ("grpo", "group", 0.02)
+    assert settings.lr_scheduler_type == "constant" and settings.learning_rate == 1e-6
+    rates = params.sft.learning_rates
+    assert (
+        rates.projectors >= 100 * params.sft.learning_rate and rates.selector >= 1e-3 and params.sft.caption_steps > 0
+    )
+    assert params.synthesize.num_samples == 30_000 and params.synthesize.gemini.budget is not None
+    assert params.sft.max_steps * params.sft.batch_size == 2 * params.synthesize.num_samples
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        pytest.param({"model": {"frozen_dtype": "bfloat16"}}, r"frozen_dtype \(bfloat16\) needs sft\.lora", id="no adapters"),
+        pytest.param({"sft": {"lora": LORA.model_dump()}}, r"grpo\.lora \(None\) must be sft\.lora", id="thawed"),
+    ],
+)  # fmt: skip
+def test_parameters_that_would_train_what_is_frozen_are_refused(changes, sentence):
+    values = composed([])
+    with pytest.raises(ValueError, match=sentence):
+        Params.model_validate(values | {name: values[name] | own for name, own in changes.items()})
 
 
 def test_a_part_that_stood_still_stops_the_stage():
@@ -205,6 +272,11 @@ def harm_template(folder: Path) -> None:
     (folder / "chat_template.jinja").unlink()
 
 
+def harm_vocabulary(folder: Path) -> None:
+    found = json.loads((folder / "config.json").read_text()) | {"vocab_size": 200}
+    (folder / "config.json").write_text(json.dumps(found))
+
+
 def harm_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -221,6 +293,7 @@ def only_gguf(folder: Path) -> None:
     [
         pytest.param(harm_architecture, r"^Expected a causal language model in .*, found t5\.$", id="other architecture"),
         pytest.param(harm_template, r"brings a chat template in .*, found none; name an instruct", id="no chat template"),
+        pytest.param(harm_vocabulary, r"^Expected embeddings for all \d+ tokens .*, found 200 rows\.$", id="vocabulary"),
         pytest.param(harm_weights, r"^Expected a whole pretrained language model in .*fetch it again\.$", id="half"),
         pytest.param(only_gguf, r"^Expected config\.json and safetensors .*found model\.Q4_1\.gguf; ", id="gguf"),
         pytest.param(shutil.rmtree, r"found no such folder; `make pretrained` fetches", id="nothing"),
@@ -230,7 +303,7 @@ def test_a_language_model_that_cannot_be_read_is_one_sentence(tmp_path, harm, se
     publish_language(tmp_path / "published", tied=True)
     harm(tmp_path / "published")
     with pytest.raises((MissingError, ModelError), match=sentence):
-        load_tokenizer(shape(tmp_path / "published"))
+        text_config(shape(tmp_path / "published"), load_tokenizer(shape(tmp_path / "published")))
         load_pretrained(shape(tmp_path / "published"))
 
 

@@ -59,6 +59,19 @@ class Params(Section):
             raise ValueError("; ".join(filter(None, refusals)))
         return self
 
+    @model_validator(mode="after")
+    def _adapters_go_on(self) -> Self:
+        """What SFT has frozen, GRPO and the controls cannot thaw: they go on with its adapters."""
+        if self.sft.lora is None and self.model.frozen_dtype != "float32":
+            raise ValueError(
+                f"model.frozen_dtype ({self.model.frozen_dtype}) needs sft.lora: what is trained is float32"
+            )
+        if self.sft.lora is not None and self.grpo.lora != self.sft.lora:
+            raise ValueError(
+                f"grpo.lora ({self.grpo.lora}) must be sft.lora ({self.sft.lora}), whose adapters it trains"
+            )
+        return self
+
     def values(self) -> dict[str, Any]:
         """What a run is made from, as JSON has it; where things lie on a machine is no part of that."""
         return self.model_dump(mode="json", by_alias=True, exclude={"paths"})
