@@ -39,7 +39,7 @@ class TokenRows(nn.Module):
     def forward(self, embeds_BLD: Tensor, ids_BL: Tensor) -> Tensor:
         """The embeddings of a text, with these rows where it has these tokens."""
         ids_T = self.ids(ids_BL.device)
-        row_BL = torch.searchsorted(ids_T, ids_BL).clamp(max=len(ids_T) - 1)
+        row_BL = torch.searchsorted(ids_T, ids_BL.contiguous()).clamp(max=len(ids_T) - 1)
         is_added_BL1 = (ids_T[row_BL] == ids_BL).unsqueeze(-1)
         return torch.where(is_added_BL1, self.weight[row_BL].to(embeds_BLD.dtype), embeds_BLD)
 
