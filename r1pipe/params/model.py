@@ -9,6 +9,9 @@ from r1pipe.params.section import Count, Positive, Section
 Modality = Literal["image", "depth", "points"]
 """SigLIP-2 features of views, Depth-Anything features of views, and what comes of the cloud: objects and regions."""
 
+Identifiers = Literal["added", "following"]
+"""`added` to the object's token, or a token of their own `following` it."""
+
 FrozenDtype = Literal["float32", "bfloat16"]
 
 
@@ -34,6 +37,10 @@ class Model(Section):
     """About 1/sqrt(hidden_size): at the usual 0.02 attention in a narrow model never leaves the uniform plateau."""
 
     num_objects: Annotated[int, Field(gt=0, le=1000)]
+    identifiers: Identifiers
+    """Where an object's identifier stands. A model from scratch reads it fastest in the object's own token; a pretrained one
+    has learnt to look what followed a word, so it takes the name behind the object."""
+
     num_views: Count
     """Views that the selector keeps."""
 

@@ -81,6 +81,9 @@ class Sft(Training):
     """Steps on captions alone before SFT in which only the projectors learn: the language model stays as it was made."""
 
     caption_learning_rate: Positive
+    questions_a_room: Count
+    """Questions about one room that stand together in a batch, so that it is read once for all; 1 mixes questions freely."""
+
     min_learning_rate: NonNegative
     warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: NonNegative

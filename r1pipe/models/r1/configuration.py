@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from transformers import AutoConfig, PretrainedConfig, Qwen2Config
 
 from r1pipe.errors import ModelError
-from r1pipe.params.model import FrozenDtype, Modality
+from r1pipe.params.model import FrozenDtype, Identifiers, Modality
 
 ViewStrategy = Literal["learnt", "all", "horizontal", "bottom", "random", "fixed"]
 
@@ -17,6 +17,7 @@ class R1Config(PretrainedConfig):
     Args:
         text_config: the language model's configuration, as an object or as its dictionary.
         num_objects: detected objects a scene, at most; each has an identifier token `<obj_000>`.
+        identifiers: whether `<obj_000>` is `added` to the object's token, or a token `following` it.
         first_object_id: token id of `<obj_000>`; the others follow it.
         object_width: width of an object's features.
         num_points: regions that a cloud is pooled to.
@@ -45,6 +46,7 @@ class R1Config(PretrainedConfig):
         text_config: PretrainedConfig | dict[str, Any] | None = None,
         *,
         num_objects: int = 24,
+        identifiers: Identifiers = "added",
         first_object_id: int = 0,
         object_width: int = 64,
         num_points: int = 8,
@@ -71,6 +73,7 @@ class R1Config(PretrainedConfig):
             raise ModelError(f"Expected num_views of at most the {num_candidates} candidates, found {num_views}.")
         self.text_config = text_config or Qwen2Config()
         self.num_objects, self.first_object_id, self.object_width = num_objects, first_object_id, object_width
+        self.identifiers = identifiers
         self.num_points, self.point_width = num_points, point_width
         self.num_candidates, self.num_views = num_candidates, num_views
         self.view_width, self.depth_width = view_width, depth_width
@@ -90,7 +93,7 @@ class R1Config(PretrainedConfig):
     def num_scene_tokens(self) -> int:
         """Placeholders that a scene fills: objects and points, kept views, their depths, as far as modalities has them."""
         counts = {
-            "points": self.num_objects + self.num_points,
+            "points": self.num_objects * (2 if self.identifiers == "following" else 1) + self.num_points,
             "image": self.num_kept_views,
             "depth": self.num_kept_views,
         }

@@ -21,6 +21,7 @@ from r1pipe.errors import ModelError
 from r1pipe.models.r1.configuration import R1Config
 from r1pipe.models.r1.packs import CAMERA_HEAD, Pack, unpack
 from r1pipe.models.r1.rows import Head, TokenRows
+from r1pipe.models.r1.sharing import Fold, fold
 from r1pipe.models.r1.selector import TEXT_WEIGHT, ViewSelector
 
 
@@ -130,11 +131,17 @@ class R1Model(R1PreTrainedModel):
         return torch.as_tensor(embeds_BLD if self.input_rows is None else self.input_rows(embeds_BLD, ids_BL))
 
     def embed_objects(self, pack: Pack) -> Tensor:
-        """`(B, O, D)`: each object's projection added to the embedding of its identifier; 0 where there is no object."""
+        """Each object's projection with the embedding of its identifier: their sum `(B, O, D)`, or by turns `(B, 2 O, D)`.
+
+        0 where there is no object.
+        """
         first = self.config.first_object_id
         names = torch.arange(first, first + self.config.num_objects, device=pack.boxes.device)
-        tokens = self.project_objects(pack) + self.embed_tokens(names)
-        return torch.as_tensor(tokens * pack.is_object.unsqueeze(-1))
+        objects_BOD, is_object_BO1 = self.project_objects(pack), pack.is_object.unsqueeze(-1)
+        names_BOD = self.embed_tokens(names).expand_as(objects_BOD)
+        if self.config.identifiers == "added":
+            return torch.as_tensor((objects_BOD + names_BOD) * is_object_BO1)
+        return torch.stack([objects_BOD * is_object_BO1, names_BOD * is_object_BO1], dim=2).flatten(1, 2)
 
     def project_objects(self, pack: Pack) -> Tensor:
         """`(B, O, D)`: the objects without their names; what alignment regresses."""
@@ -177,7 +184,19 @@ class R1Model(R1PreTrainedModel):
         embeds_BLD = self.embed_tokens(input_ids)
         if pixel_values is not None:
             embeds_BLD = place(embeds_BLD, self.embed_scene(pixel_values), input_ids == self.config.image_token_id)
-        return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
+        folded = self._fold(embeds_BLD, attention_mask, kwargs)
+        if folded is None:
+            return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
+        kwargs |= {"attention_mask": folded.sees_R1MM, "position_ids": folded.position_RM}
+        out = self.language_model(inputs_embeds=folded.pack(embeds_BLD), **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=folded.unpack(out.last_hidden_state))
+
+    def _fold(self, embeds_BLD: Tensor, mask_BL: Tensor | None, given: dict[str, Any]) -> Fold | None:
+        """How rows that begin alike are read once; None where a cache or positions count by row, or no mask can say so."""
+        by_row = given.get("past_key_values") is not None or given.get("position_ids") is not None
+        if by_row or mask_BL is None or self.config.text_config._attn_implementation != "sdpa":
+            return None
+        return fold(embeds_BLD, mask_BL)
 
 
 class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):

@@ -52,6 +52,7 @@ def build_model(
     config = R1Config(
         language,
         num_objects=model.num_objects,
+        identifiers=model.identifiers,
         object_width=features.object_features.shape[1],
         num_points=features.point_features.shape[0],
         point_width=features.point_features.shape[1],

@@ -1,7 +1,9 @@
 """Supervised fine-tuning, through TRL's own trainer; the controls are the same, from another start."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from trl import SFTConfig, SFTTrainer
@@ -105,11 +107,35 @@ def _trainer(model: Trainable, processor: R1Processor, rows: Dataset, sft: Sft, 
         warmup_steps=sft.warmup_steps,
         weight_decay=sft.weight_decay,
         logging_steps=10,
+        train_sampling_strategy="sequential" if sft.questions_a_room > 1 else "random",
     )
+    if sft.questions_a_room > 1:
+        rows = rows.select(by_room(rows["images"], sft, seed=seed))
     share_pull(model, settings)
     trainer = SFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=processor)
     trainer.optimizer = by_part(trainer, sft, adam_beta2=sft.adam_beta2, adam_epsilon=1e-8)
     return trainer
+
+
+def by_room(images: Sequence[Sequence[str]], sft: Sft, *, seed: int) -> list[int]:
+    """The order of a whole run's rows: rooms at random, `questions_a_room` of one side by side, each row once a pass.
+
+    Args:
+        images: the scene reference of each row.
+        sft: steps, batch size, questions a room.
+        seed: of the order.
+    """
+    rooms: dict[str, list[int]] = {}
+    for row, (reference,) in enumerate(images):
+        rooms.setdefault(reference.partition("|")[0], []).append(row)
+    rng, order = np.random.default_rng(seed), list[int]()
+    while len(order) < sft.max_steps * sft.batch_size:
+        shuffled = [rng.permutation(rows).tolist() for rows in rooms.values()]
+        parts = [
+            rows[i : i + sft.questions_a_room] for rows in shuffled for i in range(0, len(rows), sft.questions_a_room)
+        ]
+        order += [row for number in rng.permutation(len(parts)) for row in parts[number]]
+    return order[: sft.max_steps * sft.batch_size]
 
 
 def continuation(sft: Sft, grpo: Grpo, control: Control, batch_size: int) -> Sft:
