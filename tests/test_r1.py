@@ -80,6 +80,21 @@ def test_the_model_sees_the_modalities_that_it_has_and_no_other(params, modaliti
     assert reached == set().union(*(expected[modality] for modality in modalities))
 
 
+def test_an_identifier_that_follows_its_object_is_a_token_of_its_own(params):
+    following = SMALL | {"identifiers": "following"}
+    processor, model = tiny_language.processor_and_model(params.model.model_copy(update=following))
+    batch = inputs(processor, params)
+    scene = model.model.embed_scene(batch["pixel_values"])
+    parts = unpack(batch["pixel_values"], model.config)
+    first = model.config.first_object_id
+    names = model.model.embed_tokens(torch.arange(first, first + 8)) * parts.is_object.unsqueeze(-1)
+    assert scene.shape[1] == model.config.num_scene_tokens == 2 * 8 + 4 + 2 * 2
+    assert parts.is_object.sum() == 2 * 5
+    torch.testing.assert_close(scene[:, 0:16:2], model.model.project_objects(parts) * parts.is_object.unsqueeze(-1))
+    torch.testing.assert_close(scene[:, 1:16:2], names)
+    assert model(**batch).logits.isfinite().all()
+
+
 def test_gradients_reach_every_part_and_every_view_weight(processor_and_model, params):
     processor, model = processor_and_model
     batch = inputs(processor, params)

@@ -21,8 +21,8 @@ from r1pipe.errors import ModelError
 from r1pipe.models.r1.configuration import R1Config
 from r1pipe.models.r1.packs import CAMERA_HEAD, Pack, unpack
 from r1pipe.models.r1.rows import Head, TokenRows
-from r1pipe.models.r1.sharing import Fold, fold
 from r1pipe.models.r1.selector import TEXT_WEIGHT, ViewSelector
+from r1pipe.models.r1.sharing import Fold, fold
 
 
 class Projector(nn.Module):
@@ -187,7 +187,7 @@ class R1Model(R1PreTrainedModel):
         folded = self._fold(embeds_BLD, attention_mask, kwargs)
         if folded is None:
             return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
-        kwargs |= {"attention_mask": folded.sees_R1MM, "position_ids": folded.position_RM}
+        kwargs |= {"attention_mask": folded.sees, "position_ids": folded.positions}
         out = self.language_model(inputs_embeds=folded.pack(embeds_BLD), **kwargs)
         return BaseModelOutputWithPast(last_hidden_state=folded.unpack(out.last_hidden_state))
 

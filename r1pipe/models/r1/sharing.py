@@ -18,25 +18,25 @@ WORTH = 0.8
 class Fold(NamedTuple):
     """Where the tokens of a batch lie in fewer, longer rows."""
 
-    source_RM: Tensor
-    """Which token of the batch, counted row by row, is read here."""
+    sources: Tensor
+    """`(R, M)`: which token of the batch, counted row by row, is read here."""
 
-    target_BL: Tensor
-    """Where each token of the batch is read, counted likewise."""
+    targets: Tensor
+    """`(B, L)`: where each token of the batch is read, counted likewise."""
 
-    sees_R1MM: Tensor
-    """Whether the token of a row sees that of a column."""
+    sees: Tensor
+    """`(R, 1, M, M)`: whether the token of a row sees that of a column."""
 
-    position_RM: Tensor
-    """The token's column in the batch, as positions count without a fold."""
+    positions: Tensor
+    """`(R, M)`: each token's column in the batch, as positions count without a fold."""
 
     def pack(self, embeds_BLD: Tensor) -> Tensor:
         """`(R, M, D)`: what is read."""
-        return embeds_BLD.flatten(0, 1)[self.source_RM]
+        return embeds_BLD.flatten(0, 1)[self.sources]
 
     def unpack(self, hidden_RMD: Tensor) -> Tensor:
         """`(B, L, D)`: what was made of each token of the batch; of padding, anything."""
-        return hidden_RMD.flatten(0, 1)[self.target_BL]
+        return hidden_RMD.flatten(0, 1)[self.targets]
 
 
 @torch.no_grad()
