@@ -256,7 +256,7 @@ def scene_and_views():
     rgb = np.zeros((1, 40, 40, 3), np.uint8)
     rgb[index == 0], rgb[index == 1] = COLOURS["red"], COLOURS["blue"]
     cameras = Cameras(np.eye(4)[None], np.eye(3)[None], (40, 40))
-    return scene, Views(scene.id, rgb, (index >= 0).astype(np.float32), index, cameras)
+    return scene, Views(scene.id, rgb, (index >= 0).astype(np.float32), index, np.zeros(1, bool), cameras)
 
 
 def test_crops_show_their_object_and_views_carry_all_that_they_show():

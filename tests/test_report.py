@@ -170,7 +170,7 @@ def write_looks(paths):
     pictures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     empty = np.zeros((2, 8, 8), np.float32)
     cameras = Cameras(np.tile(np.eye(4), (2, 1, 1)), np.tile(np.eye(3), (2, 1, 1)), (8, 8))
-    Views("room", pictures, empty, empty.astype(np.int32), cameras).save(paths.views)
+    Views("room", pictures, empty, empty.astype(np.int32), np.zeros(2, bool), cameras).save(paths.views)
 
 
 def prediction(task, reference):

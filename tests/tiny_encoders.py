@@ -16,7 +16,16 @@ from r1pipe.scenes.scene import Scene
 from r1pipe.views.views import render_scene
 
 ROOT = Path(__file__).parents[1]
-RENDER = Render(size=(32, 32), fov=90.0, num_ring=3, eye_height=1.5, max_frames=1, point_radius=1, fill_holes=False)
+RENDER = Render(
+    source="rendered",
+    size=(32, 32),
+    fov=90.0,
+    num_ring=3,
+    eye_height=1.5,
+    max_frames=1,
+    point_radius=1,
+    fill_holes=False,
+)
 NUM_VIEWS, NUM_POINTS = 5, 4
 ENCODE = Encode(num_points=NUM_POINTS, batch_size=2, proposals=None)
 

@@ -1,7 +1,7 @@
 """The RGB-D frames of a scan, as ScanNet's exporter writes them.
 
 In the scan's folder, or in `frames/` below it: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera
-to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames.
+to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames, H rows, W columns.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,9 @@ from r1pipe.geometry import FloatArray
 
 COLOUR, DEPTH, POSE = "color", "depth", "pose"
 INTRINSICS = "intrinsic/intrinsic_color.txt"
+OFF_CENTRE = 0.15
+"""How far, as a share of a picture's side, a lens may point past its middle. A picture that was resized while its intrinsics
+were not is off by a quarter and more; ScanNet's own cameras by 2 %."""
 
 
 class Frames(NamedTuple):
@@ -34,6 +37,9 @@ class Frames(NamedTuple):
     colour: tuple[Path, ...]
     depth: tuple[Path, ...]
     """Depth images; empty where the scan has none."""
+
+    left_out: tuple[str, ...] = ()
+    """Frames that say nothing, each as a clause that names it: a lost pose, a picture that is missing, damaged or resized."""
 
 
 def _folder(scan: Path) -> Path:
@@ -66,18 +72,23 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
     Args:
         scan: the scan's folder.
         matrix_44: the scan's alignment, which moves the poses into the scene's frame.
-        numbers: which frames; all where None. A frame whose pose ScanNet's tracker lost (infinite) is left out.
+        numbers: which frames; all where None. One that says nothing is left out, and named in `left_out`: its pose is lost
+            (ScanNet's tracker writes infinities), or its picture is missing, damaged or of another size than its lens says.
 
     Raises:
         MissingError: if a frame has no pose, or the scan no intrinsics.
-        DataError: if one of these does not hold a matrix, or an image cannot be read.
+        DataError: if one of these does not hold a matrix.
     """
     wanted, folder = frame_numbers(scan) if numbers is None else list(numbers), _folder(scan)
-    poses = {number: _matrix(folder / POSE / f"{number}.txt") for number in wanted}
-    kept = [number for number in wanted if np.isfinite(poses[number]).all()]
-    if not kept:
+    if not wanted:
         return Frames(np.zeros((0, 4, 4)), np.zeros((0, 3, 3)), (0, 0), (), ())
+    poses = {number: _matrix(folder / POSE / f"{number}.txt") for number in wanted}
     intrinsics_33 = _matrix(folder / INTRINSICS)[:3, :3]
+    faults = {number: _fault(poses[number], _colour(folder, number), intrinsics_33) for number in wanted}
+    left_out = tuple(f"frame {number}: {fault}" for number, fault in faults.items() if fault is not None)
+    kept = [number for number in wanted if faults[number] is None]
+    if not kept:
+        return Frames(np.zeros((0, 4, 4)), np.zeros((0, 3, 3)), (0, 0), (), (), left_out)
     colour = tuple(_colour(folder, number) for number in kept)
     depth = tuple(path for number in kept if (path := folder / DEPTH / f"{number}.png").is_file())
     return Frames(
@@ -86,7 +97,27 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
         _size(colour[0]),
         colour,
         depth,
+        left_out,
     )
+
+
+def _fault(pose_44: FloatArray, picture: Path, intrinsics_33: FloatArray) -> str | None:
+    """What makes a frame useless, as a clause; None where nothing does."""
+    if not np.isfinite(pose_44).all():
+        return "its pose is lost"
+    if not picture.is_file():
+        return "its picture is missing"
+    try:
+        width, height = _size(picture)
+    except DataError:
+        return f"{picture.name} is damaged"
+    centre_u, centre_v = intrinsics_33[0, 2], intrinsics_33[1, 2]
+    far_u, far_v = abs(centre_u - (width - 1) / 2) / width, abs(centre_v - (height - 1) / 2) / height
+    if max(far_u, far_v) > OFF_CENTRE:
+        return (
+            f"{picture.name} is {width}x{height}, its lens one of about {2 * centre_u + 1:.0f}x{2 * centre_v + 1:.0f}"
+        )
+    return None
 
 
 def _colour(folder: Path, number: int) -> Path:
@@ -106,10 +137,40 @@ def _matrix(path: Path) -> NDArray[np.float64]:
 
 
 def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a whole picture: a JPEG is read to its end, at an eighth of its size, which is quick."""
     try:
         with Image.open(path) as image:
-            return image.size
-    except FileNotFoundError:
-        raise MissingError(f"Expected a colour image at {path}, found none.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"Expected an image in {path}, found a file that is none.") from None
+            size = image.size
+            image.draft("RGB", (1, 1))
+            image.load()
+            return size
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's PNG reader raises SyntaxError
+        raise DataError(f"Expected an image in {path}, found one that does not load: {error}.") from None
+
+
+def photograph(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A frame's picture as `Cameras.fitted` has its camera: the same width, square pixels, rows cut or black alike.
+
+    Args:
+        path: the colour image.
+        size: width and height, pixels.
+
+    Returns:
+        The picture `(H, W, 3)`, and which of its rows `(H,)` the frame shows.
+
+    Raises:
+        DataError: if it is no image.
+    """
+    _size(path)
+    width, height = size
+    with Image.open(path) as image:
+        scale = width / image.width
+        # Rows of the frame from the first to the last that the picture shows, and where they stand in it.
+        above = (height - image.height * scale) / 2
+        first, last = max(0, int(np.ceil(above - 1e-6))), min(height, int(np.floor(height - above + 1e-6)))
+        box = (0, (first - above) / scale, image.width, min((last - above) / scale, image.height))
+        shown = image.convert("RGB").resize((width, last - first), Image.Resampling.BILINEAR, box)
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[first:last] = np.asarray(shown)
+    rows = np.arange(height)
+    return picture, (rows >= first) & (rows < last)

@@ -1,8 +1,8 @@
 """The sections of scenes: made or read (`collect`), cut to samples (`prepare`), seen (`render`)."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r1pipe.params.section import Count, Positive, Section
 
@@ -39,6 +39,10 @@ class Prepare(Section):
 class Render(Section):
     """Stage `render`."""
 
+    source: Literal["rendered", "frames", "both"]
+    """What candidate views show: `rendered` points from every camera; `frames`, the scan's own photographs alone; or `both`,
+    photographs where a frame was taken and rendered points elsewhere. A scan without frames is rendered."""
+
     size: tuple[Count, Count]
     """Width and height of a view, pixels."""
 
@@ -59,3 +63,9 @@ class Render(Section):
 
     fill_holes: bool
     """Whether gaps between the splats of a surface show that surface instead of what is behind it."""
+
+    @model_validator(mode="after")
+    def _frames_are_candidates(self) -> Self:
+        if self.source == "frames" and self.max_frames == 0:
+            raise ValueError("render.source frames needs max_frames of at least 1, found 0")
+        return self

@@ -3,7 +3,8 @@
 Shape suffixes: P points, V views, H, W pixels. Frame: metres, z up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -151,11 +152,21 @@ def _arrow(pose: Pose) -> go.Scatter3d:
     return _lines(_segments(vertices, [(0, 1), (1, 2), (1, 3)]), "you", COLOURS["you"], 10)
 
 
-def photographs(scene: Scene, cameras: Cameras, marks: Sequence[Mark] = (), *, radius: int) -> list[Image.Image]:
-    """What the cameras see, with boxes drawn in it; a point is a square of `2 * radius + 1` pixels."""
+def photographs(
+    scene: Scene,
+    cameras: Cameras,
+    marks: Sequence[Mark] = (),
+    taken: Mapping[int, Image.Image] = MappingProxyType({}),
+    *,
+    radius: int,
+) -> list[Image.Image]:
+    """What the cameras see, or saw where a picture was `taken`, with boxes drawn in it.
+
+    A point is a square of `2 * radius + 1` pixels.
+    """
     seen = render(scene.xyz, scene.rgb, cameras, radius=radius, fill_holes=True)
     seen.rgb[seen.index == NOTHING] = EMPTY
-    pictures = [Image.fromarray(rgb_HW3) for rgb_HW3 in seen.rgb]
+    pictures = [taken.get(row) or Image.fromarray(rgb_HW3) for row, rgb_HW3 in enumerate(seen.rgb)]
     for mark in marks:
         uv_V82, depth_V8 = cameras.project(mark.box.corners)
         for picture, uv_82, depth_8 in zip(pictures, uv_V82, depth_V8, strict=True):

@@ -198,8 +198,9 @@ def _views(answer: Answer, room: Room, called: dict[str, str]) -> tuple[str, str
     marks = _marks(answer, called)
 
     def cards(some: list[ViewScore], size: tuple[int, int], title: str = "") -> str:
-        cameras = room.cameras([view.view for view in some]).fitted(size)
-        pictures = figures.photographs(room.scene, cameras, marks, radius=size[0] // SPLAT)
+        numbers = [view.view for view in some]
+        cameras, taken = room.cameras(numbers).fitted(size), room.taken(numbers, size)
+        pictures = figures.photographs(room.scene, cameras, marks, taken, radius=size[0] // SPLAT)
         return markup.views(some, pictures, answer.views, title)
 
     chosen, others = ([view for view in ranked if view.chosen is kept] for kept in (True, False))

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from r1pipe.errors import MissingError
 from r1pipe.models.features import SceneFeatures
@@ -19,6 +20,7 @@ from r1pipe.serving import telemetry
 from r1pipe.serving.answer import BusyError
 from r1pipe.serving.scans import ScanFile, decode_scan
 from r1pipe.views.cameras import Cameras
+from r1pipe.views.pictures import enlarged
 from r1pipe.views.renderer import render
 from r1pipe.views.views import Views, render_scene
 
@@ -74,7 +76,16 @@ class Room(NamedTuple):
     def photographs(self, numbers: Sequence[int], size: tuple[int, int]) -> NDArray[np.uint8]:
         """`(V, H, W, 3)`: views of these numbers again, larger than the encoders saw them; `size` is (W, H), pixels."""
         cameras = self.cameras(numbers).fitted(size)
-        return render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT), fill_holes=True).rgb
+        seen = render(self.scene.xyz, self.scene.rgb, cameras, radius=max(1, size[0] // SPLAT), fill_holes=True).rgb
+        for row, picture in self.taken(numbers, size).items():
+            seen[row] = np.asarray(picture)
+        return seen
+
+    def taken(self, numbers: Sequence[int], size: tuple[int, int]) -> dict[int, Image.Image]:
+        """The photographs among the views of these numbers, by their place in `numbers`, as large as `size`."""
+        views = self.views
+        rows = [row for row, number in enumerate(numbers) if views.photographed[number]]
+        return {row: enlarged(Image.fromarray(views.rgb[numbers[row]]), size) for row in rows}
 
 
 class Rooms:

@@ -1,6 +1,8 @@
 """Look at every scene from its candidate cameras (stage `render`)."""
 
-from r1pipe.datasets.frames import read_frames
+import logging
+
+from r1pipe.datasets.frames import Frames, read_frames
 from r1pipe.datasets.manifest import Location, Manifest
 from r1pipe.datasets.scannet import INFO, read_alignment
 from r1pipe.params import Params
@@ -8,8 +10,9 @@ from r1pipe.progress import track
 from r1pipe.scenes.scene import Scene, scene_ids
 from r1pipe.stages.runner import run
 from r1pipe.stages.work import deliver, in_progress
-from r1pipe.views.cameras import Cameras
 from r1pipe.views.views import render_scene
+
+logger = logging.getLogger(__name__)
 
 
 def main(params: Params) -> None:
@@ -19,18 +22,23 @@ def main(params: Params) -> None:
     with in_progress("render", [params.render], [paths.manifest, paths.scenes]) as work:
         views = work / "views"
         views.mkdir(exist_ok=True)
-        done = set(scene_ids(views))
+        done, left_out = set(scene_ids(views)), 0
         for scene_id in track([i for i in scene_ids(paths.scenes) if i not in done], "render"):
-            frames = _cameras(locations[scene_id])
+            frames = _frames(locations[scene_id])
+            left_out += len(frames.left_out)
             render_scene(Scene.load(paths.scenes, scene_id), params.render, frames).save(views)
+        if left_out:
+            logger.warning("%d frames left out, each named above.", left_out)
         deliver(views, paths.views)
 
 
-def _cameras(location: Location) -> Cameras | None:
-    """The cameras of a scan's real frames, in the scene's frame; None where it has none."""
+def _frames(location: Location) -> Frames:
+    """A scan's real frames, in the scene's frame; those that say nothing are named in the log."""
     alignment_44 = read_alignment(location.folder / f"{location.scene.id}{INFO}", required=location.scene.annotated)
     frames = read_frames(location.folder, alignment_44, location.scene.frames)
-    return Cameras(frames.poses, frames.intrinsics, frames.size) if len(frames.poses) else None
+    for clause in frames.left_out:
+        logger.warning("%s, %s; left out.", location.scene.id, clause)
+    return frames
 
 
 if __name__ == "__main__":

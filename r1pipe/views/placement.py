@@ -5,6 +5,8 @@ Every scene gets the same number of candidates, `num_candidates`, so that packs 
 Shape suffixes: V views, P points.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -37,30 +39,42 @@ _PLACEMENT_POINTS = 5_000
 """Points that decide where cameras stand; more would not move them."""
 
 
+class Candidates(NamedTuple):
+    """The cameras of a scene's candidate views."""
+
+    cameras: Cameras
+
+    frame: NDArray[np.intp]
+    """`(V,)`, the real frame that a camera is taken from; -1 for a camera of our own."""
+
+
 def num_candidates(params: Render) -> int:
-    """How many views every scene has: the ring, the top view, and as many frames as may join."""
-    return params.num_ring + 1 + params.max_frames
+    """How many views every scene has: the ring, the top view, and as many frames as may join; or frames alone."""
+    return params.max_frames + (0 if params.source == "frames" else params.num_ring + 1)
 
 
-def candidates(scene: Scene, params: Render, frames: Cameras | None = None) -> Cameras:
+def candidates(scene: Scene, params: Render, frames: Cameras | None = None) -> Candidates:
     """The ring, the top view, then the real frames that lie farthest apart; corner cameras stand in for missing frames.
 
-    Frames lend pose, focal length and optical centre (`Cameras.fitted`). Nothing is random.
+    Frames lend pose, focal length and optical centre (`Cameras.fitted`). With the source `frames` they, and what stands in
+    for them, are all. Nothing is random.
     """
     step = max(len(scene.xyz) // _PLACEMENT_POINTS, 1)
     xyz_P3 = scene.xyz[::step].astype(np.float64)
     content_P3 = _content(xyz_P3)
     used = min(0 if frames is None else len(frames), params.max_frames)
     missing = params.max_frames - used
-    groups = [
-        _inside(xyz_P3, content_P3, _circle(params.num_ring) * RING_REACH, params),
-        _top(xyz_P3, params),
-    ]
+    groups = []
+    if params.source != "frames":
+        groups += [_inside(xyz_P3, content_P3, _circle(params.num_ring) * RING_REACH, params), _top(xyz_P3, params)]
+    frame_V = np.full(num_candidates(params), -1, np.intp)
     if frames is not None and used:
-        groups.append(frames.take(_apart(frames.poses, used)).fitted(params.size))
+        taken = _apart(frames.poses, used)
+        frame_V[sum(map(len, groups)) :][:used] = taken
+        groups.append(frames.take(taken).fitted(params.size))
     if missing:
         groups.append(_inside(xyz_P3, content_P3, _corners(missing) * CORNER_REACH, params))
-    return join(*groups)
+    return Candidates(join(*groups), frame_V)
 
 
 def _apart(poses_V44: NDArray[np.float64], count: int) -> NDArray[np.intp]:
