@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from r1pipe.datasets import (
     threedllm,
 )
 from r1pipe.datasets.catalog import Catalog, Room
-from r1pipe.datasets.frames import read_frames
+from r1pipe.datasets.frames import frame_files, frame_numbers, read_frames
 from r1pipe.datasets.labels import OTHERS, LabelMap
 from r1pipe.datasets.manifest import Manifest, build, check_rooms, read_splits, room_of
 from r1pipe.datasets.preparation import read_samples, write_samples, write_scenes
@@ -212,6 +213,32 @@ def test_frames_are_aligned_and_lost_poses_left_out(tmp_path, folder):
     frames = read_frames(scan, np.array(ALIGNMENT))
     assert [path.name for path in frames.colour] == ["0.jpg", "10.jpg"] and frames.size == (8, 6)
     assert np.allclose(frames.poses, ALIGNMENT) and frames.intrinsics.shape == (2, 3, 3)
+
+
+def test_numbers_with_zeros_in_front_name_the_same_frames(tmp_path):
+    write(tmp_path / "intrinsic" / "intrinsic_color.txt", "100 0 4 0\n0 100 3 0\n0 0 1 0\n0 0 0 1\n")
+    (tmp_path / "color").mkdir()
+    for number in (0, 12):
+        Image.new("RGB", (8, 6)).save(tmp_path / "color" / f"{number:06}.jpg")
+        write(tmp_path / "pose" / f"{number:06}.txt", " ".join(map(str, np.eye(4).ravel())))
+    assert frame_numbers(tmp_path) == [0, 12]
+    assert [path.name for path in read_frames(tmp_path, np.eye(4)).colour] == ["000000.jpg", "000012.jpg"]
+    assert all(path.is_file() for path in frame_files(tmp_path, [0, 12]))
+
+
+@pytest.mark.parametrize(
+    ("case", "kept", "left_out"),
+    [
+        ("frames_padded", 2, ()),
+        ("frames_resized", 0, tuple(f"frame {n}: {n}.jpg is 320x240, its lens one of about 1293x972" for n in (0, 1))),
+    ],
+)
+def test_frames_as_others_left_them(case, kept, left_out):
+    scan = Path(__file__).parents[2] / "shared" / "cases" / case / "scannet" / "scans" / "scene0000_00"
+    if not scan.is_dir():
+        pytest.skip(f"needs the shared case {case}")
+    frames = read_frames(scan, np.eye(4))
+    assert len(frames.poses) == kept and frames.left_out == left_out
 
 
 def test_scans_without_frames_have_none(tmp_path):

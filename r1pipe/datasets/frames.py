@@ -1,6 +1,6 @@
 """The RGB-D frames of a scan, as ScanNet's exporter writes them.
 
-In the scan's folder, or in `frames/` below it: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera
+In the scan's folder, or in `frames/` below it, numbers with or without zeros in front: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera
 to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames, H rows, W columns.
 """
 
@@ -60,8 +60,8 @@ def frame_files(scan: Path, numbers: Sequence[int]) -> list[Path]:
     folder = _folder(scan)
     paths = [folder / INTRINSICS]
     for number in numbers:
-        paths += [_colour(folder, number), folder / POSE / f"{number}.txt"]
-        depth = folder / DEPTH / f"{number}.png"
+        paths += [_colour(folder, number), _numbered(folder / POSE, number, ".txt")]
+        depth = _numbered(folder / DEPTH, number, ".png")
         paths += [depth] if depth.is_file() else []
     return paths
 
@@ -82,7 +82,7 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
     wanted, folder = frame_numbers(scan) if numbers is None else list(numbers), _folder(scan)
     if not wanted:
         return Frames(np.zeros((0, 4, 4)), np.zeros((0, 3, 3)), (0, 0), (), ())
-    poses = {number: _matrix(folder / POSE / f"{number}.txt") for number in wanted}
+    poses = {number: _matrix(_numbered(folder / POSE, number, ".txt")) for number in wanted}
     intrinsics_33 = _matrix(folder / INTRINSICS)[:3, :3]
     faults = {number: _fault(poses[number], _colour(folder, number), intrinsics_33) for number in wanted}
     left_out = tuple(f"frame {number}: {fault}" for number, fault in faults.items() if fault is not None)
@@ -90,7 +90,7 @@ def read_frames(scan: Path, matrix_44: FloatArray, numbers: Sequence[int] | None
     if not kept:
         return Frames(np.zeros((0, 4, 4)), np.zeros((0, 3, 3)), (0, 0), (), (), left_out)
     colour = tuple(_colour(folder, number) for number in kept)
-    depth = tuple(path for number in kept if (path := folder / DEPTH / f"{number}.png").is_file())
+    depth = tuple(path for number in kept if (path := _numbered(folder / DEPTH, number, ".png")).is_file())
     return Frames(
         np.stack([matrix_44 @ poses[number] for number in kept]),
         np.tile(intrinsics_33, (len(kept), 1, 1)),
@@ -122,8 +122,15 @@ def _fault(pose_44: FloatArray, picture: Path, intrinsics_33: FloatArray) -> str
 
 def _colour(folder: Path, number: int) -> Path:
     """ScanNet writes JPEG; a lossless PNG is taken as well."""
-    png = folder / COLOUR / f"{number}.png"
-    return png if png.is_file() else png.with_suffix(".jpg")
+    png = _numbered(folder / COLOUR, number, ".png")
+    return png if png.is_file() else _numbered(folder / COLOUR, number, ".jpg")
+
+
+def _numbered(folder: Path, number: int, suffix: str) -> Path:
+    """The file of a frame, with zeros in front of its number where it is written so."""
+    plain = folder / f"{number}{suffix}"
+    padded = (folder / f"{number:0{digits}}{suffix}" for digits in (6, 5, 4, 3))
+    return next((path for path in (plain, *padded) if path.is_file()), plain)
 
 
 def _matrix(path: Path) -> NDArray[np.float64]:

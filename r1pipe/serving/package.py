@@ -76,11 +76,12 @@ def _gather(params: Params, scene_ids: Sequence[str], context: Bundle, home: Pat
 def _copy_model(source: Path, target: Path, *, merge_adapters: bool) -> None:
     """The model as it was trained, or with its adapters merged; the processor's files are the same."""
     _copy(source, target)
-    if merge_adapters and (source / "adapter").is_dir():
-        from r1pipe.models.r1.weights import merge
+    if merge_adapters:
+        from r1pipe.models.r1.weights import ADAPTER, merge
 
-        shutil.rmtree(target / "adapter")
-        merge(source, target)
+        if (source / ADAPTER).is_dir():
+            shutil.rmtree(target / ADAPTER)
+            merge(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -65,7 +65,7 @@ _STYLE = (
 
 def draw(costs: Mapping[str, Cost]) -> str:
     """Bars of minutes as SVG, a row a stage in the order of their runs, with peak memory and the moment of the end."""
-    longest = max(cost["seconds"] for cost in costs.values())
+    longest = max([0.1, *(cost["seconds"] for cost in costs.values())])
     rows = [
         _row(_ROW * (number + 1), stage, cost, longest) for number, (stage, cost) in enumerate(costs.items(), start=1)
     ]
