@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,7 +93,7 @@ def rows(device: str) -> Iterator[tuple[str, int, Row]]:
     cloud = {name: values.to(device) for name, values in room().items()}
     for patch, part in product((1024, 128), ("whole", "encoder")):
         torch.manual_seed(0)
-        sizes = {"enc_patch_size": (patch,) * 5, "dec_patch_size": (patch,) * 4}
+        sizes: dict[str, Any] = {"enc_patch_size": (patch,) * 5, "dec_patch_size": (patch,) * 4}
         network = PointTransformerV3(IN_CHANNELS, **sizes, enc_mode=part == "encoder").to(device).eval()
         with torch.inference_mode():
             yield part, patch, measure(network, cloud, device)

@@ -9,13 +9,14 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import get_peft_model
 from transformers import Qwen2_5_VLTextConfig
 from trl import GRPOTrainer
 
@@ -23,13 +24,14 @@ from r1pipe.models.encoders.clip import Clip
 from r1pipe.models.r1 import R1Config, R1ForConditionalGeneration, R1Processor
 from r1pipe.models.r1.packs import pack_size
 from r1pipe.models.r1.store import FeatureStore
+from r1pipe.models.r1.weights import load_trainable, plain
 from r1pipe.params import Params
 from r1pipe.params.training import RewardWeights
 from r1pipe.rewards.total import build_rewards
 from r1pipe.training.language.corpus import read_corpus
 from r1pipe.training.language.examples import grpo_rows, some
 from r1pipe.training.language.grpo import optimise
-from r1pipe.training.language.setup import lora_config
+from r1pipe.training.language.setup import adapt
 from tools.compose import composed
 
 NUM_COMPLETIONS, BUDGET_MS, STEPS = 64, 10, 6
@@ -40,7 +42,7 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 class Letters:
     """A text encoder that costs nothing: what is measured is the rewards beside it."""
 
-    def encode_text(self, texts: list[str]) -> NDArray[np.float32]:
+    def encode_text(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """`(N, 26)`, unit length."""
         counts = np.array([[t.count(chr(97 + i)) for i in range(26)] for t in texts], np.float32) + 1e-6
         return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True))
@@ -72,7 +74,7 @@ def rewards_ms() -> dict[str, float]:
         f"<think>{' '.join(rng.choices(words, k=80))}</think><answer>{' '.join(rng.sample(names, 3))} red</answer>"
         for _ in range(NUM_COMPLETIONS)
     ]
-    columns = {
+    columns: dict[str, Any] = {
         "think": [True] * NUM_COMPLETIONS,
         "references": [["red", "a red chair"]] * NUM_COMPLETIONS,
         "objects": [objects] * NUM_COMPLETIONS,
@@ -84,7 +86,7 @@ def rewards_ms() -> dict[str, float]:
     rewards = build_rewards(
         Letters(), weights, length_limit=100, least_margin=0.02, min_think_words=0, semantic_baseline=0.0
     )
-    return {name: _median_ms(lambda r=reward: r(completions, **columns)) for name, reward in rewards.items()}
+    return {name: _median_ms(partial(reward, completions, **columns)) for name, reward in rewards.items()}
 
 
 def _median_ms(call: Callable[[], object]) -> float:
@@ -120,12 +122,14 @@ def grpo_step(params: Params) -> dict[str, float]:
     paths = params.paths
     store = FeatureStore.load(paths.features)
     corpus = read_corpus(paths, store, params.grpo.tasks)
-    rows = grpo_rows(corpus.examples, corpus.features, params.think)
-    held_out = grpo_rows(some(corpus.examples, 8), corpus.features, params.think)
+    model = load_trainable(paths.sft)
+    instruct = plain(model).config.instruct
+    rows = grpo_rows(corpus.examples, corpus.features, params.think, instruct=instruct)
+    held_out = grpo_rows(some(corpus.examples, 8), corpus.features, params.think, instruct=instruct)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         optimise(
-            R1ForConditionalGeneration.from_pretrained(paths.sft),
+            model,
             R1Processor.load(paths.sft, store),
             rows,
             held_out,
@@ -154,15 +158,20 @@ def paper_sft(params: Params) -> None:
         num_key_value_heads=shape.num_key_value_heads,
         rope_parameters={"rope_type": "default", "rope_theta": 1.0e6, "mrope_section": [16, 24, 24]},
     )
-    widths = {"object_width": 64, "point_width": 512, "view_width": 1024, "depth_width": 1024}
-    counts = {"num_objects": shape.num_objects, "num_points": params.encode.num_points, "num_views": shape.num_views}
+    widths: dict[str, Any] = {"object_width": 64, "point_width": 512, "view_width": 1024, "depth_width": 1024}
+    counts: dict[str, Any] = {
+        "num_objects": shape.num_objects,
+        "num_points": params.encode.num_points,
+        "num_views": shape.num_views,
+    }
     config = R1Config(text, **counts, **widths, num_candidates=21, image_token_id=1, tie_word_embeddings=False)
     with torch.device("cuda"):
-        model = R1ForConditionalGeneration(config).to(torch.bfloat16)
+        model = R1ForConditionalGeneration(config)
+    model.to(torch.bfloat16)  # type: ignore[arg-type]
     num_language = sum(p.numel() for p in model.parameters())
-    tuned = get_peft_model(model, lora_config(params.sft.lora, shape.num_hidden_layers))
+    tuned = adapt(model, params.sft.lora, seed=0)
     tuned.enable_input_require_grads()
-    model.gradient_checkpointing_enable()
+    model.gradient_checkpointing_enable()  # type: ignore[no-untyped-call]
     tokens = torch.randint(2, shape.vocabulary, (batch, config.num_scene_tokens + text_length), device="cuda")
     tokens[:, : config.num_scene_tokens] = config.image_token_id
     packs = torch.randn(batch, *pack_size(config), device="cuda", dtype=torch.bfloat16)

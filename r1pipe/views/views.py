@@ -84,12 +84,13 @@ def render_scene(scene: Scene, params: Render, frames: Frames | None = None) -> 
     Raises:
         DataError: if a picture of a frame cannot be read.
     """
-    found = None if frames is None or not len(frames.poses) else frames
-    lent = None if found is None else Cameras(found.poses, found.intrinsics, found.size)
+    lent, pictures = None, tuple[Path, ...]()
+    if frames is not None and len(frames.poses):
+        lent, pictures = Cameras(frames.poses, frames.intrinsics, frames.size), frames.colour
     cameras, frame_V = candidates(scene, params, lent)
     seen = render(scene.xyz, scene.rgb, cameras, radius=params.point_radius, fill_holes=params.fill_holes)
     photographed_V = (frame_V >= 0) & (params.source != "rendered")
-    for view in np.flatnonzero(photographed_V) if found is not None else ():
-        seen.rgb[view], is_shown_H = photograph(found.colour[frame_V[view]], params.size)
+    for view in np.flatnonzero(photographed_V):
+        seen.rgb[view], is_shown_H = photograph(pictures[frame_V[view]], params.size)
         seen.depth[view, ~is_shown_H], seen.index[view, ~is_shown_H] = 0, NOTHING
     return Views(scene.id, seen.rgb, seen.depth, seen.index, photographed_V, cameras)
