@@ -163,6 +163,7 @@ def paper_sft(params: Params) -> None:
         "num_objects": shape.num_objects,
         "num_points": params.encode.num_points,
         "num_views": shape.num_views,
+        "identifiers": shape.identifiers,
     }
     config = R1Config(text, **counts, **widths, num_candidates=21, image_token_id=1, tie_word_embeddings=False)
     with torch.device("cuda"):

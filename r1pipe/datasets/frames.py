@@ -1,10 +1,12 @@
 """The RGB-D frames of a scan, as ScanNet's exporter writes them.
 
-In the scan's folder, or in `frames/` below it, numbers with or without zeros in front: `color/<n>.jpg`, `depth/<n>.png` (millimetres), `pose/<n>.txt` (camera
-to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`. Shape suffixes: V frames, H rows, W columns.
+In the scan's folder, or in `frames/` below it, numbers with or without zeros in front: `color/<n>.jpg`, `depth/<n>.png`
+(millimetres), `pose/<n>.txt` (camera to world, in the frame of the mesh), `intrinsic/intrinsic_color.txt`.
+Shape suffixes: V frames, H rows, W columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -143,16 +145,23 @@ def _matrix(path: Path) -> NDArray[np.float64]:
         raise DataError(f"Expected 16 numbers in {path}, found {len(words)} words.") from None
 
 
-def _size(path: Path) -> tuple[int, int]:
-    """Width and height of a whole picture: a JPEG is read to its end, at an eighth of its size, which is quick."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture to read; one that does not load is an error, whenever that shows."""
     try:
         with Image.open(path) as image:
-            size = image.size
-            image.draft("RGB", (1, 1))
-            image.load()
-            return size
+            yield image
     except (UnidentifiedImageError, OSError, SyntaxError) as error:  # Pillow's PNG reader raises SyntaxError
         raise DataError(f"Expected an image in {path}, found one that does not load: {error}.") from None
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height of a whole picture: a JPEG is read to its end, at an eighth of its size, which is quick."""
+    with _opened(path) as image:
+        size = image.size
+        image.draft("RGB", (1, 1))
+        image.load()
+    return size
 
 
 def photograph(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -168,9 +177,8 @@ def photograph(path: Path, size: tuple[int, int]) -> tuple[NDArray[np.uint8], ND
     Raises:
         DataError: if it is no image.
     """
-    _size(path)
     width, height = size
-    with Image.open(path) as image:
+    with _opened(path) as image:
         scale = width / image.width
         # Rows of the frame from the first to the last that the picture shows, and where they stand in it.
         above = (height - image.height * scale) / 2
