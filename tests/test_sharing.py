@@ -8,6 +8,8 @@ import torch
 from tiny_language import SMALL, examples
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from r1pipe.models.r1.answering import Answerer
+from r1pipe.models.r1.prompts import Request
 from r1pipe.params import Params
 from r1pipe.training.language.examples import sft_rows
 from r1pipe.training.language.sft import by_room
@@ -78,6 +80,45 @@ def test_shared_and_row_by_row_give_the_same_logits_and_gradients(processor_and_
     torch.testing.assert_close(shared, alone, atol=2e-5, rtol=1e-4)
     for name, gradient in unfolded.items():
         torch.testing.assert_close(folded[name], gradient, atol=1e-5, rtol=1e-3)
+
+
+def test_what_rows_begin_with_is_a_tree_of_which_every_branch_is_read_once(processor_and_model, read):
+    model = processor_and_model[1]
+    trunk, first, second = [5, 6, 7, 8], [9, 10], [11, 12]
+    ids = torch.tensor(
+        [[*trunk, *branch, leaf] for branch, leaf in ((first, 13), (first, 14), (second, 13), (second, 9))]
+    )
+    shared = model(ids, torch.ones_like(ids)).logits
+    model.config.text_config._attn_implementation = "eager"
+    torch.testing.assert_close(shared, model(ids, torch.ones_like(ids)).logits, atol=2e-5, rtol=1e-4)
+    assert read == [(1, 4 + 2 * (2 + 2)), (4, 7)]
+
+
+def test_a_prompt_that_several_completions_begin_with_is_read_once(processor_and_model, params, read):
+    """And what is kept of it for the tokens to come is each completion's own."""
+    processor, model = processor_and_model
+    model.eval()
+    asked = Answerer(model, processor, processor.image_processor.store)
+    requests = [Request(f"scene{room:04d}", "qa", "red chair at " * (room + 1)) for room in range(2)]
+    inputs = {
+        name: given.repeat_interleave(4, 0)
+        for name, given in asked._inputs(requests, params.think, blind=False).items()
+    }
+
+    def sample():
+        torch.manual_seed(0)
+        options = {
+            "do_sample": True,
+            "top_k": 0,
+            "max_new_tokens": 12,
+            "suppress_tokens": [model.config.image_token_id],
+        }
+        return model.generate(**inputs, **options)
+
+    shared, rows = sample(), read[0][0]
+    model.config.text_config._attn_implementation = "eager"
+    assert rows == 2 and len(shared.unique(dim=0)) == 8
+    assert torch.equal(shared, sample())
 
 
 def test_rooms_that_are_unlike_are_read_row_by_row(processor_and_model, params, read):

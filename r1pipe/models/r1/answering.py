@@ -114,8 +114,8 @@ class Answerer:
         """
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
         generate = partial(self._generate, think=think, blind=blind, max_new_tokens=max_new_tokens, **sampling)
-        # Questions of one length share a batch, so that little is padding.
-        order = sorted(range(len(requests)), key=lambda i: (requests[i].task, len(requests[i].question), i))
+        # Questions about one room share a batch: what they have in common is most of a prompt, and is read once.
+        order = sorted(range(len(requests)), key=lambda i: (requests[i].task, requests[i].scene_id, i))
         completions = [""] * len(requests)
         batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         for number, batch in enumerate(track(batches, "answering")):

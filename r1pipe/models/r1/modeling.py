@@ -12,6 +12,7 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     Cache,
+    DynamicCache,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -187,16 +188,21 @@ class R1Model(R1PreTrainedModel):
         folded = self._fold(embeds_BLD, attention_mask, kwargs)
         if folded is None:
             return self.language_model(inputs_embeds=embeds_BLD, attention_mask=attention_mask, **kwargs)
-        kwargs |= {"attention_mask": folded.sees, "position_ids": folded.positions}
+        cache = kwargs.pop("past_key_values", None)
+        read = None if cache is None else DynamicCache(config=self.config.text_config)
+        kwargs |= {"attention_mask": folded.sees, "position_ids": folded.positions, "past_key_values": read}
         out = self.language_model(inputs_embeds=folded.pack(embeds_BLD), **kwargs)
-        return BaseModelOutputWithPast(last_hidden_state=folded.unpack(out.last_hidden_state))
+        if read is not None:
+            folded.unpack_cache(read, cache)
+        return BaseModelOutputWithPast(folded.unpack(out.last_hidden_state), past_key_values=cache)
 
     def _fold(self, embeds_BLD: Tensor, mask_BL: Tensor | None, given: dict[str, Any]) -> Fold | None:
-        """How rows that begin alike are read once; None where a cache or positions count by row, or no mask can say so."""
-        by_row = given.get("past_key_values") is not None or given.get("position_ids") is not None
-        if by_row or mask_BL is None or self.config.text_config._attn_implementation != "sdpa":
+        """How rows that begin alike are read once; None where something was read before, or no mask can say so."""
+        cache = given.get("past_key_values")
+        goes_on = cache is not None and cache.get_seq_length() > 0
+        if goes_on or mask_BL is None or self.config.text_config._attn_implementation != "sdpa":
             return None
-        return fold(embeds_BLD, mask_BL)
+        return fold(embeds_BLD, mask_BL, given.get("position_ids"))
 
 
 class R1ForConditionalGeneration(R1PreTrainedModel, GenerationMixin):

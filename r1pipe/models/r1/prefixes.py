@@ -74,13 +74,16 @@ class Prefixes:
         heads = {key: self._heads[key] for key in keys if key in self._heads}
         new = {key: row for row, key in enumerate(keys) if key not in heads or heads[key].scene is not scenes[row]}
         if new:
-            rows = list(new.values())
-            cache = DynamicCache(config=self._model.config.text_config)
-            self._model.model(head_BH[rows], pixel_values=packs_BNE[rows], past_key_values=cache, use_cache=True)
-            for number, (key, row) in enumerate(new.items()):
+            keys_new = sorted(new)  # one room's are neighbours: what they share is read once
+            rows = [new[key] for key in keys_new]
+            heads_BH, cache = head_BH[rows], DynamicCache(config=self._model.config.text_config)
+            self._model.model(
+                heads_BH, torch.ones_like(heads_BH), packs_BNE[rows], past_key_values=cache, use_cache=True
+            )
+            for number, key in enumerate(keys_new):
                 # Cloned: a slice would keep all of the batch.
                 layers = [(keys_B[number].clone(), values_B[number].clone()) for keys_B, values_B, _ in cache]
-                heads[key] = _Head(scenes[row], layers)
+                heads[key] = _Head(scenes[new[key]], layers)
         self._keep(heads)
         return [heads[key] for key in keys]
 

@@ -1,18 +1,24 @@
-"""Rows of a batch that begin alike are read once: the questions about one room in SFT, a prompt's completions in GRPO.
+"""Rows of a batch that begin alike are read once: the questions about one room, the completions of one prompt.
 
-No token sees what comes after it, so what the rows share has the same hidden states in each of them. It stands once, the
-rows' own ends behind it, blind for each other. What comes out is what came out row by row, up to rounding.
+No token sees what comes after it, so what rows begin with has the same hidden states in each of them. It is read once,
+for all of them, and each row's own end sees only what is before it in its row: a tree, as deep as it comes. What comes
+out is what came out row by row, up to rounding.
 
-Shape suffixes: B batch, L length, D width, R rows that are read, M their length.
+Shape suffixes: B batch, L length, D width, T tokens that are read, R rows that they are read in, M their length, H
+attention heads.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import Cache
 
 WORTH = 0.8
 """Folding spares reading from this share of the tokens on; a mask of its own costs attention its fastest path."""
+
+LONGEST = 4
+"""How many times the batch's length a row that is read may have: attention to what is not seen costs too."""
 
 
 class Fold(NamedTuple):
@@ -28,7 +34,7 @@ class Fold(NamedTuple):
     """`(R, 1, M, M)`: whether the token of a row sees that of a column."""
 
     positions: Tensor
-    """`(R, M)`: each token's column in the batch, as positions count without a fold."""
+    """`(R, M)`: each token's position, as in the batch."""
 
     def pack(self, embeds_BLD: Tensor) -> Tensor:
         """`(R, M, D)`: what is read."""
@@ -38,44 +44,54 @@ class Fold(NamedTuple):
         """`(B, L, D)`: what was made of each token of the batch; of padding, anything."""
         return hidden_RMD.flatten(0, 1)[self.targets]
 
+    def unpack_cache(self, read: Cache, cache: Cache) -> None:
+        """Give `cache`, still empty, the keys and values of each token of the batch; of padding, anything."""
+        for number, (keys_RHMD, values_RHMD, *_) in enumerate(read):
+            keys_BLHD, values_BLHD = (self.unpack(kept.transpose(1, 2)) for kept in (keys_RHMD, values_RHMD))
+            cache.update(keys_BLHD.transpose(1, 2), values_BLHD.transpose(1, 2), number)
+
 
 @torch.no_grad()
-def fold(embeds_BLD: Tensor, mask_BL: Tensor) -> Fold | None:
-    """How to read a batch whose neighbouring rows begin alike; None where that would spare too little."""
-    is_held_BL = mask_BL.bool()
-    length = mask_BL.shape[1]
-    ends = (length - is_held_BL.flip(1).int().argmax(dim=1)).tolist()
-    groups = _groups(_alike(embeds_BLD, is_held_BL), ends)
-    longest = max(shared + sum(ends[row] - shared for row in rows) for rows, shared in groups)
-    if len(groups) * longest > WORTH * mask_BL.numel():
+def fold(embeds_BLD: Tensor, mask_BL: Tensor, positions_BL: Tensor | None = None) -> Fold | None:
+    """How to read a batch whose neighbouring rows begin alike; None where that would spare too little.
+
+    Args:
+        embeds_BLD: the embedded tokens.
+        mask_BL: 0 where there is padding.
+        positions_BL: each token's position; its column where None.
+    """
+    device, length = mask_BL.device, mask_BL.shape[1]
+    is_held_BL = mask_BL.bool().cpu()
+    counts = is_held_BL.cumsum(dim=1)
+    groups_B, alike_B = _groups(_alike(embeds_BLD, mask_BL.bool()), counts, LONGEST * length)
+    # Whose token stands in each column of a row: its own, or that of a row before it.
+    owner_BL = torch.arange(len(is_held_BL))[:, None].repeat(1, length)
+    for row, shared in enumerate(alike_B):
+        owner_BL[row, :shared] = owner_BL[row - 1, :shared]
+    is_own_BL = is_held_BL & (owner_BL == torch.arange(len(is_held_BL))[:, None])
+    row_T, column_T = is_own_BL.nonzero(as_tuple=True)
+    group_T = torch.tensor(groups_B)[row_T]
+    sizes_R = group_T.bincount()
+    longest = int(sizes_R.max())
+    if len(sizes_R) * longest > WORTH * mask_BL.numel():
         return None
-    source_RM = torch.zeros(len(groups), longest, dtype=torch.long)
-    owner_RM = torch.full((len(groups), longest), -1)  # -1: everybody's
-    target_BL = torch.zeros(mask_BL.shape, dtype=torch.long)
-    filled_R1 = torch.zeros(len(groups), 1, dtype=torch.long)
-    for number, (rows, shared) in enumerate(groups):
-        source_RM[number, :shared] = rows[0] * length + torch.arange(shared)
-        target_BL[rows, :shared] = number * longest + torch.arange(shared)
-        start = shared
-        for row in rows:
-            count = ends[row] - shared
-            source_RM[number, start : start + count] = row * length + shared + torch.arange(count)
-            owner_RM[number, start : start + count] = row
-            target_BL[row, shared : ends[row]] = number * longest + start + torch.arange(count)
-            start += count
-        filled_R1[number] = start
-    device, columns_M = mask_BL.device, torch.arange(longest)
-    source_RM, owner_RM = source_RM.to(device), owner_RM.to(device)
-    is_held_RM = is_held_BL.flatten()[source_RM] & (columns_M < filled_R1).to(device)
-    is_shared_RM, is_past_MM = owner_RM == -1, (columns_M[:, None] >= columns_M).to(device)
-    sees_RMM = is_past_MM & (is_shared_RM | is_held_RM)[:, None] & is_held_RM[:, None]
-    sees_RMM &= is_shared_RM[:, None] | (owner_RM[:, :, None] == owner_RM[:, None])
-    sees_RMM |= torch.eye(longest, dtype=torch.bool, device=device)  # padding sees itself: nothing at all is NaN
-    return Fold(source_RM, target_BL.to(device), sees_RMM[:, None], source_RM % length)
+    slot_T = torch.arange(len(row_T)) - (sizes_R.cumsum(0) - sizes_R)[group_T]
+    slot_BL = torch.zeros_like(owner_BL).masked_scatter(is_own_BL, group_T * longest + slot_T)
+    target_BL = slot_BL[owner_BL, torch.arange(length)]
+    rows_RM, columns_RM = torch.zeros(2, len(sizes_R), longest, dtype=torch.long)
+    rows_RM[group_T, slot_T], columns_RM[group_T, slot_T] = row_T, column_T
+    is_filled_RM = torch.arange(longest) < sizes_R[:, None]
+    sees_RMM = owner_BL[rows_RM[:, :, None], columns_RM[:, None]] == rows_RM[:, None]
+    sees_RMM &= (columns_RM[:, None] <= columns_RM[:, :, None]) & is_filled_RM[:, None]
+    sees_RMM |= torch.eye(longest, dtype=torch.bool)  # padding sees itself: nothing at all is NaN
+    source_RM = (rows_RM * length + columns_RM).to(device)
+    columns_BL = torch.arange(length, device=device) if positions_BL is None else positions_BL
+    positions_RM = columns_BL.expand(mask_BL.shape).flatten()[source_RM]
+    return Fold(source_RM, target_BL.to(device), sees_RMM[:, None].to(device), positions_RM)
 
 
 def _alike(embeds_BLD: Tensor, is_held_BL: Tensor) -> list[int]:
-    """How many tokens each row begins with that its predecessor begins with; 0 for the first.
+    """How many columns each row begins with that its predecessor begins with; 0 for the first.
 
     Alike up to rounding: a batched product rounds a row by its place in the batch.
     """
@@ -85,17 +101,19 @@ def _alike(embeds_BLD: Tensor, is_held_BL: Tensor) -> list[int]:
     return [0, *same_BL.int().cumprod(dim=1).sum(dim=1).tolist()]
 
 
-def _groups(alike: list[int], ends: list[int]) -> list[tuple[list[int], int]]:
-    """Runs of rows, each with the number of tokens that all of its rows begin with.
+def _groups(alike: list[int], counts_BL: Tensor, most: int) -> tuple[list[int], list[int]]:
+    """Which rows are read in one, by number, and how many columns each shares with the row before it there.
 
-    A row joins its predecessor's where at least half of it is shared: system turns are alike in every room.
+    A row joins its predecessor's where at least half of its tokens are shared, and `most` are not exceeded.
     """
-    groups: list[tuple[list[int], int]] = []
-    for row, (shared, end) in enumerate(zip(alike, ends, strict=True)):
-        if groups and 2 * shared >= end:
-            rows, before = groups[-1]
-            groups[-1] = ([*rows, row], min(before, shared))
-        else:
-            groups.append(([row], end))
-    # A row alone shares nothing: all of it is its own end.
-    return [(rows, shared if len(rows) > 1 else 0) for rows, shared in groups]
+    numbers: list[int] = []
+    shares: list[int] = []
+    size = 0
+    for shared, counts_L in zip(alike, counts_BL, strict=True):
+        total = int(counts_L[-1])
+        known = int(counts_L[shared - 1]) if shared else 0
+        joins = bool(numbers) and 2 * known >= total and size + total - known <= most
+        numbers.append(numbers[-1] + (not joins) if numbers else 0)
+        shares.append(shared if joins else 0)
+        size = size + total - known if joins else total
+    return numbers, shares
