@@ -63,6 +63,7 @@ SETTINGS = Evaluate(
     max_new_tokens=4,
     num_samples=None,
     bootstrap=20,
+    reward_samples=None,
     reward_completions=2,
 )
 THINK = Think(
@@ -169,6 +170,11 @@ def test_every_arm_is_measured_and_its_predictions_score_the_same_again(tmp_path
     ]
     assert next(read_jsonl(folder / "sft-qa.jsonl"))["completion"] == BOOK["qa"]
     assert json.loads(json.dumps(metrics)) == metrics
+
+
+def test_rewards_may_be_sampled_of_fewer_questions_than_are_answered(tmp_path, asked):
+    metrics = measured(asked, tmp_path / "p", SETTINGS.model_copy(update={"reward_samples": 1}))["sft"]
+    assert (metrics["grounding"]["acc_25"]["n"], metrics["reward"]["perception"]["n"]) == (2, 1)
 
 
 MORE = [

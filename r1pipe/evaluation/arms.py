@@ -75,7 +75,7 @@ def evaluate(
     remove_drafts(folder)
     for task, questions in asked.items():
         write_jsonl(folder / f"references-{task}.jsonl", questions.references)
-    rewarded = rewarded_questions(asked.values(), features, think)
+    rewarded = rewarded_questions(asked.values(), features, think, settings.reward_samples)
     metrics: Metrics = {}
     loaded, answerer = "", None
     for arm in ARMS:

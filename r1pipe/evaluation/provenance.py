@@ -47,7 +47,8 @@ def provenance(
     }
     protocols["reward"] = {
         "name": "grpo",
-        "rules": f"GRPO's weighted rewards, mean of {settings.reward_completions} completions a question sampled at temperature {temperature:g}",
+        "rules": f"GRPO's weighted rewards, mean of {settings.reward_completions} completions a question sampled at temperature {temperature:g}, "
+        f"{settings.reward_samples or 'all'} questions a task",
     }
     return {
         "protocols": protocols,

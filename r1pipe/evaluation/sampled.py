@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from r1pipe.datasets.sample import lot
 from r1pipe.evaluation.tasks import Features, Questions, Row
 from r1pipe.models.r1.answering import Answerer, Kept, Request
 from r1pipe.params.evaluation import Evaluate
@@ -34,15 +35,20 @@ class Rewarded(NamedTuple):
     columns: Mapping[str, Any]
 
 
-def rewarded_questions(asked: Iterable[Questions], features: Features, think: Think) -> list[Rewarded]:
-    """The questions of every task that has rewards."""
+def rewarded_questions(
+    asked: Iterable[Questions], features: Features, think: Think, limit: int | None
+) -> list[Rewarded]:
+    """The questions of every task that has rewards, at most `limit` a task, chosen by a hash of their ids."""
     boxes = {scene_id: found.boxes() for scene_id, found in features.items()}
-    return [
-        Rewarded(sample.id, request, reward_columns(sample, boxes[sample.scene_id], think))
-        for questions in asked
-        if questions.samples
-        for request, sample in zip(questions.requests, questions.samples, strict=True)
-    ]
+    rows = []
+    for questions in (one for one in asked if one.samples):
+        kept = set(sorted((sample.id for sample in questions.samples), key=lot)[:limit])
+        rows += [
+            Rewarded(sample.id, request, reward_columns(sample, boxes[sample.scene_id], think))
+            for request, sample in zip(questions.requests, questions.samples, strict=True)
+            if sample.id in kept
+        ]
+    return rows
 
 
 def sampled_rewards(

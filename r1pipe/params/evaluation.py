@@ -18,6 +18,9 @@ class Evaluate(Section):
     bootstrap: Count
     """Resamples behind each 95 % interval."""
 
+    reward_samples: Count | None
+    """Of these samples at most so many a task have completions sampled and rewarded; null for all."""
+
     reward_completions: Count
     """Completions a question, sampled at GRPO's temperature, behind the mean reward."""
 
