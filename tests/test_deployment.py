@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import prefect
+import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from prefect.client.orchestration import get_client
@@ -54,6 +55,7 @@ def leaves(value, path=()):
             yield from leaves(inner, (*path, key))
 
 
+@pytest.mark.slow
 def test_failures_are_reported_until_the_webhook_is_set_to_nothing():
     settings = Params.load(ROOT / "params.yaml").flows
     with prefect_test_harness(), get_client(sync_client=True) as client:
