@@ -10,7 +10,7 @@ export GOMP_SPINCOUNT := 1000
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help run test test-slow check experiments lock params pretrained hooks server worker deploy
+.PHONY: help run test fast test-slow check experiments lock params pretrained hooks server worker deploy
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,10 @@ help: ## show this
 run: $(STAMP) ## run the whole pipeline on the embedded data, then print what it measured
 	@$(BIN)/r1pipe run
 
-test: check ## linters, types, layers, and the CPU tests
+test: $(STAMP) ## linters, types, layers, and the CPU tests
+	@$(MAKE) --no-print-directory -j 2 check fast
+
+fast: $(STAMP) ## the CPU tests alone
 	$(BIN)/python -m pytest -n 2 -q -m "not gpu and not slow"
 
 test-slow: $(STAMP) ## the tests that take minutes

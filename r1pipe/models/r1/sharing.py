@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 WORTH = 0.8
 """Folding spares reading from this share of the tokens on; a mask of its own costs attention its fastest path."""
@@ -44,10 +44,10 @@ class Fold(NamedTuple):
         """`(B, L, D)`: what was made of each token of the batch; of padding, anything."""
         return hidden_RMD.flatten(0, 1)[self.targets]
 
-    def unpack_cache(self, read: Cache, cache: Cache) -> None:
+    def unpack_cache(self, read: DynamicCache, cache: Cache) -> None:
         """Give `cache`, still empty, the keys and values of each token of the batch; of padding, anything."""
-        for number, (keys_RHMD, values_RHMD, *_) in enumerate(read):
-            keys_BLHD, values_BLHD = (self.unpack(kept.transpose(1, 2)) for kept in (keys_RHMD, values_RHMD))
+        for number, layer in enumerate(read):
+            keys_BLHD, values_BLHD = (self.unpack(kept_RHMD.transpose(1, 2)) for kept_RHMD in layer[:2])
             cache.update(keys_BLHD.transpose(1, 2), values_BLHD.transpose(1, 2), number)
 
 
