@@ -123,7 +123,7 @@ def test_an_evaluation_ended_by_signals_ends_with_the_same_bytes(folder, statuse
     whole = written(folder / "evaluate/whole", "evaluate")
     assert {"evaluate/grpo-qa.jsonl", "evaluate/grpo-reward.jsonl", "logs/metrics.json"} <= whole.keys()
     assert different(whole, written(folder / "evaluate/cut", "evaluate")) == []
-    batches = (folder / "evaluate/whole/work/sft-reward.jsonl").read_text().splitlines()
+    batches = (folder / "evaluate/whole/work" / "sft-reward.jsonl").read_text().splitlines()
     said = [text for line in batches for text in json.loads(line)[0]]
     assert len(set(said)) > len(said) / 2  # sampled: no question's draws are another's
 
