@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from r1pipe.datasets.sample import lot
-from r1pipe.evaluation.tasks import Features, Questions, Row
+from r1pipe.evaluation.tasks import Features, Questions, Row, chosen
 from r1pipe.models.r1.answering import Answerer, Kept, Request
 from r1pipe.params.evaluation import Evaluate
 from r1pipe.params.run import Think
@@ -42,7 +41,7 @@ def rewarded_questions(
     boxes = {scene_id: found.boxes() for scene_id, found in features.items()}
     rows = []
     for questions in (one for one in asked if one.samples):
-        kept = set(sorted((sample.id for sample in questions.samples), key=lot)[:limit])
+        kept = chosen([sample.id for sample in questions.samples], limit)
         rows += [
             Rewarded(sample.id, request, reward_columns(sample, boxes[sample.scene_id], think))
             for request, sample in zip(questions.requests, questions.samples, strict=True)

@@ -62,13 +62,13 @@ def predictions(
     ]
 
 
-def _chosen(names: Sequence[str], limit: int | None) -> set[str]:
+def chosen(names: Sequence[str], limit: int | None) -> set[str]:
     """At most `limit` names: the same ones whatever else is in the data, and in whatever order it comes."""
     return set(sorted(names, key=lot)[:limit])
 
 
 def _qa(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
-    kept = _chosen([sample.id for sample in samples], limit)
+    kept = chosen([sample.id for sample in samples], limit)
     mine = [sample for sample in samples if sample.id in kept]
     references: list[Row] = [
         {"id": s.id, "answers": s.answers} | ({"question_type": s.tags[0]} if s.tags else {}) for s in mine
@@ -78,14 +78,14 @@ def _qa(samples: Sequence[Sample], features: Features, limit: int | None) -> Que
 
 def _grounding(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
     single = [sample for sample in samples if len(sample.boxes) == 1]
-    kept = _chosen([sample.id for sample in single], limit)
+    kept = chosen([sample.id for sample in single], limit)
     mine = [sample for sample in single if sample.id in kept]
     references: list[Row] = [{"id": sample.id, "boxes": sample.boxes} | _groups(sample.tags) for sample in mine]
     return Questions([_request(sample) for sample in mine], [{"id": sample.id} for sample in mine], references, mine)
 
 
 def _multi_grounding(samples: Sequence[Sample], features: Features, limit: int | None) -> Questions:
-    kept = _chosen([sample.id for sample in samples], limit)
+    kept = chosen([sample.id for sample in samples], limit)
     mine = [sample for sample in samples if sample.id in kept]
     references: list[Row] = [
         {"id": s.id, "boxes": s.boxes} | ({"eval_type": s.tags[0]} if s.tags else {}) for s in mine
@@ -110,7 +110,7 @@ def _captioning(samples: Sequence[Sample], features: Features, limit: int | None
             key = (sample.scene_id, sample.object_ids[0])
             captions[key] += sample.answers
             boxes[key] = sample.boxes[0]
-    kept = _chosen([f"{scene}|{number}" for scene, number in boxes], limit)
+    kept = chosen([f"{scene}|{number}" for scene, number in boxes], limit)
     mine = sorted(key for key in boxes if f"{key[0]}|{key[1]}" in kept)
     references: list[Row] = [
         {"scene_id": scene, "object_id": number, "box": boxes[scene, number], "captions": captions[scene, number]}
