@@ -21,8 +21,9 @@ run: $(STAMP) ## run the whole pipeline on the embedded data, then print what it
 test: $(STAMP) ## linters, types, layers, and the CPU tests
 	@$(MAKE) --no-print-directory -j 2 check fast
 
+# As many processes as cores already: threads of torch's would only wait for each other.
 fast: $(STAMP) ## the CPU tests alone
-	$(BIN)/python -m pytest -n 2 -q -m "not gpu and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q -m "not gpu and not slow"
 
 test-slow: $(STAMP) ## the tests that take minutes
 	$(BIN)/python -m pytest -q -m slow
@@ -59,10 +60,10 @@ deploy: $(STAMP) ## deploy this commit to the server that runs
 hooks: $(STAMP) ## install the pre-commit hooks
 	$(BIN)/pre-commit install
 
-# uv is itself locked; it installs in parallel and checks every hash.
+# uv is itself locked; it installs and compiles in parallel and checks every hash.
 $(STAMP): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check "$$(sed -n 's/^\(uv==[0-9.]*\).*/\1/p' requirements.lock)"
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --requirements requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --compile-bytecode --requirements requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --no-deps --editable .
 	@touch $(STAMP)

@@ -44,7 +44,7 @@ def rows():
 def train_sft(model, processor, folder: Path, **settings):
     """SFT with adapters, in bfloat16 as the paper's."""
     short = {
-        "max_steps": 60, "batch_size": 16, "questions_a_room": 2, "save_steps": 100, "warmup_steps": 2, "learning_rate": 3e-2, "lora": LORA,
+        "max_steps": 40, "batch_size": 16, "questions_a_room": 2, "save_steps": 100, "warmup_steps": 2, "learning_rate": 3e-2, "lora": LORA,
         "learning_rates": RATES, "bf16": True,
     }  # fmt: skip
     sft = tiny_language.params().sft.model_copy(update=short | settings)
@@ -71,7 +71,9 @@ def train_grpo(start: Path, folder: Path, **settings):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["one matrix", "a head of its own"])
+@pytest.fixture(
+    scope="module", params=[pytest.param(True, marks=pytest.mark.slow), False], ids=["one matrix", "a head of its own"]
+)
 def trained(request, tmp_path_factory):
     """A published checkpoint, 3D-R1 after SFT on it and after GRPO, with how far each part moved.
 

@@ -9,7 +9,6 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 from prefect.client.orchestration import get_client
-from prefect.testing.utilities import prefect_test_harness
 from tiny_flows import ROOT
 
 from flows.server import REPORTED, make_automations
@@ -57,6 +56,8 @@ def leaves(value, path=()):
 
 @pytest.mark.slow
 def test_failures_are_reported_until_the_webhook_is_set_to_nothing():
+    from prefect.testing.utilities import prefect_test_harness  # the whole server: no other test needs it
+
     settings = Params.load(ROOT / "params.yaml").flows
     with prefect_test_harness(), get_client(sync_client=True) as client:
         reported = []

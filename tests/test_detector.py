@@ -178,6 +178,7 @@ def test_a_short_training_finds_unseen_objects_and_never_the_floor(trained):
     assert set(found.detections.labels) <= {"chair", "sofa"} and (np.diff(found.detections.scores) <= 0).all()
 
 
+@pytest.mark.slow
 def test_training_repeats_to_the_byte_and_survives_saving(trained, tmp_path):
     again = train_points([room(i) for i in range(8)], POINTS, DETECTOR, seed=0)
     for name, encoder in (("one", trained), ("two", again)):

@@ -1,9 +1,7 @@
 """Before a run, the doctor says what a profile trains, needs and lacks here."""
 
 import json
-import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -22,7 +20,6 @@ from r1pipe.models.r1.modeling import Projector
 
 ROOT = Path(__file__).parents[1]
 LAPTOP, SERVER = Hardware(24 * GIB, ()), Hardware(512 * GIB, (80 * GIB,) * 8)
-NETLESS = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
 
 
 @pytest.fixture(autouse=True)
@@ -192,11 +189,14 @@ def test_processes_need_gpus_and_memory_for_frozen_and_trained_weights(hardware,
     assert (found["GPUs"].state, found["memory"].state) == states
 
 
-def test_the_command_shows_the_plan_asks_no_network_and_ends_with_status_1_where_something_is_missing(tmp_path):
-    command = [sys.executable, "-c", "from r1pipe.cli import app; app()", "doctor", "--profile", "paper"]
-    environment = os.environ | NETLESS | {"HF_HOME": str(tmp_path), "COLUMNS": "200", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+def test_the_command_shows_the_plan_asks_no_network_and_ends_with_status_1_where_something_is_missing(monkeypatch):
+    def refuse(_, address):
+        raise AssertionError(f"asked {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.chdir(ROOT)
+    done = CliRunner().invoke(app, ["doctor", "--profile", "paper"], env={"COLUMNS": "200"})
+    assert done.exit_code == 1
     assert done.stderr.startswith("Expected what the profile paper needs, found it lacks: language model, CLIP, ")
     assert done.stderr.count("\n") == 1
     assert "rows of added tokens" in done.stdout and "bfloat16" in done.stdout

@@ -88,6 +88,7 @@ def test_a_second_run_on_a_checkout_waits_or_is_refused_with_the_name_of_the_fir
         second.result(timeout=10)
 
 
+@pytest.mark.slow
 def test_a_result_travels_through_the_run_cache_to_a_clone_that_never_ran_it(repository, dag, tmp_path, at):
     source = Source(repository=str(repository), commit="main", remote=str(tmp_path / "remote"))
     at("first")

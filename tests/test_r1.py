@@ -186,7 +186,13 @@ def test_a_completion_follows_its_prompt_without_a_gap(processor_and_model, para
     assert (batch["labels"] != -100).sum() > 0
 
 
-@pytest.mark.parametrize("lora", [None, {"r": 2, "alpha": 4, "dropout": 0.0, "last_blocks": 1}], ids=["full", "lora"])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        pytest.param(None, marks=pytest.mark.slow, id="full"),
+        pytest.param({"r": 2, "alpha": 4, "dropout": 0.0, "last_blocks": 1}, id="lora"),
+    ],
+)
 def test_sft_lowers_the_loss_and_sft_and_grpo_move_every_part_through_trls_trainers(
     processor_and_model, params, tmp_path, lora
 ):

@@ -70,8 +70,16 @@ def begin(folder: Path) -> Run:
     return Run("sft", str(folder / "begun"), {"max_steps": 60, "save_steps": 100})
 
 
-EVALUATION_ENDS = [("SIGKILL", 5), ("SIGTERM", 37), ("SIGKILL", 70)]
-"""Of 120 batches, asked for or found again."""
+EVALUATION_ENDS = [("SIGKILL", 5), ("SIGTERM", 21), ("SIGKILL", 40)]
+"""Of 60 batches, asked for or found again."""
+
+
+def whole_and_cut(stage: str, folder: Path, ends: list[tuple[str, int]]) -> list[Run]:
+    """A run without a stop; then one that is ended so, and gone on with until it is through."""
+    return [
+        Run(stage, str(folder / stage / where), settings(stage, folder), *end)
+        for where, *end in [("whole",), *(("cut", *end) for end in ends), ("cut",)]
+    ]
 
 
 SHORT = {"max_steps": 10}
@@ -82,13 +90,7 @@ SPREAD = {"at once": {}, "in four passes": {"device_batch_size": 2}}
 def statuses(folder) -> dict[str, list[int]]:
     """What the runs of a stage exit with: the first in `<stage>/whole`, the others in `<stage>/cut`."""
     runs = {"begun": [begin(folder)]}
-    runs |= {
-        stage: [
-            Run(stage, str(folder / stage / where), settings(stage, folder), *end)
-            for where, *end in [("whole",), *(("cut", *end) for end in ends), ("cut",)]
-        ]
-        for stage, ends in (ENDS | {"evaluate": EVALUATION_ENDS}).items()
-    }
+    runs |= {stage: whole_and_cut(stage, folder, ends) for stage, ends in ENDS.items()}
     runs["spread"] = [Run("sft", str(folder / name), SHORT | given) for name, given in SPREAD.items()]
     found = iter(execute(*itertools.chain.from_iterable(runs.values())))
     return {stage: list(islice(found, len(of_stage))) for stage, of_stage in runs.items()}
@@ -114,22 +116,22 @@ def test_a_stopped_training_says_where_and_goes_on_from_there(folder, statuses, 
     assert gone_on == [str(first // every * every), str(second), str(second)]
 
 
-def test_an_evaluation_ended_by_signals_ends_with_the_same_bytes(folder, statuses):
-    assert statuses["evaluate"] == [0, -9, 143, -9, 0]
-    whole = written(folder / "evaluate/whole", "evaluate")
+@pytest.mark.slow
+def test_an_evaluation_ended_by_signals_ends_with_the_same_bytes_and_generates_no_batch_twice(tmp_path):
+    assert execute(begin(tmp_path), *whole_and_cut("evaluate", tmp_path, EVALUATION_ENDS)) == [0, 0, -9, 143, -9, 0]
+    whole = written(tmp_path / "evaluate/whole", "evaluate")
     assert {"evaluate/grpo-qa.jsonl", "evaluate/grpo-reward.jsonl", "logs/metrics.json"} <= whole.keys()
-    assert different(whole, written(folder / "evaluate/cut", "evaluate")) == []
+    assert different(whole, written(tmp_path / "evaluate/cut", "evaluate")) == []
     rewards = [json.loads(line)["total"] for line in whole["evaluate/sft-reward.jsonl"].splitlines()]
     assert len(set(rewards)) > 4  # sampled: no question's draws are another's
-
-
-def test_no_batch_is_generated_twice(folder, statuses):
-    # A batch is a line; 70 of them were there when the last run began, and it added what was missing.
-    kept, whole = ({p.name: p.read_text() for p in (folder / f"evaluate/{n}/work").iterdir()} for n in ("cut", "whole"))
+    # A batch is a line; 40 of them were there when the last run began, and it added what was missing.
+    kept, whole = (
+        {p.name: p.read_text() for p in (tmp_path / f"evaluate/{n}/work").iterdir()} for n in ("cut", "whole")
+    )
     assert kept == whole
-    assert sum(len(text.splitlines()) for text in kept.values()) == 120
-    found = re.findall(r"(\d+) batches are there", (folder / "evaluate/cut/stderr.txt").read_text())
-    assert sum(map(int, found)) == 5 + 37 + 70
+    assert sum(len(text.splitlines()) for text in kept.values()) == 60
+    found = re.findall(r"(\d+) batches are there", (tmp_path / "evaluate/cut/stderr.txt").read_text())
+    assert sum(map(int, found)) == 5 + 21 + 40
 
 
 @pytest.mark.parametrize("torn", [1, 9])

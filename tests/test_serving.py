@@ -34,6 +34,7 @@ def client(served):
     return client_of(served)
 
 
+@pytest.mark.slow
 def test_the_supervisor_of_the_server_imports_neither_the_model_nor_the_page():
     heavy = "{'torch', 'transformers', 'gradio'} & sys.modules.keys()"
     code = f"import sys, r1pipe.serving.service; print({heavy} or 'neither')"

@@ -166,6 +166,7 @@ def mutant(rng, content):
     return bytes(data)
 
 
+@pytest.mark.slow
 def test_the_server_outlives_five_hundred_damaged_scans(client, served, monkeypatch):
     # What is still a scan is not encoded: the tests of that are others.
     monkeypatch.setattr(served.rooms, "_encoded", lambda scene_id, read: read() and "room0000_00")

@@ -93,9 +93,8 @@ def rows(folder, name):
     return [json.loads(line) for line in (folder / f"data/cot/{name}.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(
-    ("num_samples", "kills"), [(120, 1), pytest.param(2000, 3, marks=pytest.mark.slow)], ids=["once", "three times"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_samples", "kills"), [(120, 1), (2000, 3)], ids=["once", "three times"])
 def test_killed_runs_end_with_every_sample_somewhere_and_nothing_paid_twice(tmp_path, num_samples, kills):
     rng = random.Random(0)
     with GeminiServer(faulty(0.2, seed=0), latency_s=0.02) as server:

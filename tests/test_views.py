@@ -169,6 +169,7 @@ def test_borders_and_points_that_are_not_there(point, pixels):
     assert (draw([point], front(), radius=1).index == 0).sum() == pixels
 
 
+@pytest.mark.slow
 def test_a_stage_renders_on_fewer_threads_than_there_are_cores():
     script = (
         "from tests.test_views import draw, front\n"

@@ -30,7 +30,7 @@ from r1pipe.models.features import SceneFeatures
 from r1pipe.models.r1 import R1ForConditionalGeneration, R1Processor, SceneReader
 from r1pipe.models.r1.answering import Answerer
 from r1pipe.models.r1.language import load_tokenizer, train_tokenizer
-from r1pipe.models.r1.prompts import Request
+from r1pipe.models.r1.prompts import SYSTEM, Request
 from r1pipe.models.r1.weights import load, load_trainable, plain
 from r1pipe.params import Params
 from r1pipe.params.model import Model
@@ -103,7 +103,7 @@ def publish_language(folder: Path, *, tied: bool) -> None:
     config = Qwen2_5_VLConfig(
         text_config=text, vision_config=vision | {"fullatt_block_indexes": [0]}, tie_word_embeddings=tied
     )
-    tokenizer = train_tokenizer(WORDS, 400, 0)
+    tokenizer = train_tokenizer([*WORDS, SYSTEM], 480, 0)
     tokenizer.save_pretrained(folder)
     model = Qwen2_5_VLForConditionalGeneration(config)
     for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
@@ -204,7 +204,7 @@ def run_evaluate(folder: Path, start: str) -> None:
     short = {
         "tasks": ("qa", "grounding"), "batch_size": 4, "max_new_tokens": 12, "bootstrap": 10, "reward_completions": 2,
     }  # fmt: skip
-    samples, store = [example.sample for example in examples()], MadeUpScenes()
+    samples, store = [example.sample for example in examples(8)], MadeUpScenes()
     features = {sample.scene_id: store.features(sample.scene_id) for sample in samples}
     measured = chosen.evaluate.model_copy(update=short)
     weights = chosen.grpo.reward_weights
