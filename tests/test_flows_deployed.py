@@ -151,7 +151,9 @@ def test_a_failure_is_told_once_in_the_stage_s_words_without_a_key(site, posts):
         found = site.run("synthesize-more", rooms=22, overrides=gemini_at(gemini.url, site))
     assert found["state"]["type"] == "FAILED"
     await_true(lambda: [body for _, body in heard if found["name"] in body])
-    ((kind, body),) = [post for post in heard if "403" in post[1]]
+    told = [post for post in heard if "403" in post[1]]
+    assert len(told) == 1, told
+    ((kind, body),) = told
     text = json.loads(body)["text"]
     assert kind == "application/json"
     assert text.startswith(f"synthesize-more {found['name']} Failed: ")
