@@ -123,13 +123,12 @@ def test_an_evaluation_ended_by_signals_ends_with_the_same_bytes_and_generates_n
     assert {"evaluate/grpo-qa.jsonl", "evaluate/grpo-reward.jsonl", "logs/metrics.json"} <= whole.keys()
     assert different(whole, written(tmp_path / "evaluate/cut", "evaluate")) == []
     rewards = [json.loads(line)["total"] for line in whole["evaluate/sft-reward.jsonl"].splitlines()]
-    batches = (tmp_path / "evaluate/whole/work" / "sft-reward.jsonl").read_text().splitlines()
-    said = [text for line in batches for text in json.loads(line)[0]]
-    assert len(set(said)) > len(said) / 2 and len(set(rewards)) > 4  # sampled: no question's draws are another's
     # A batch is a line; 40 of them were there when the last run began, and it added what was missing.
     cut, uncut = (
         {p.name: p.read_text() for p in (tmp_path / f"evaluate/{n}/work").iterdir()} for n in ("cut", "whole")
     )
+    said = [text for line in uncut["sft-reward.jsonl"].splitlines() for text in json.loads(line)[0]]
+    assert len(set(said)) > len(said) / 2 and len(set(rewards)) > 4  # sampled: no question's draws are another's
     assert cut == uncut
     assert sum(len(text.splitlines()) for text in cut.values()) == 60
     found = re.findall(r"(\d+) batches are there", (tmp_path / "evaluate/cut/stderr.txt").read_text())
