@@ -248,3 +248,15 @@ def test_sft_lowers_the_loss_and_sft_and_grpo_move_every_part_through_trls_train
     assert moved.keys() == learnt.keys() and all(part["norm"] > 0 for part in moved.values())
     held_out = (tmp_path / "l2/plots/metrics/eval_reward.tsv").read_text().splitlines()[1:]
     assert [row.split("\t")[0] for row in held_out] == ["0", "2", "4"]
+
+
+def test_what_the_settings_leave_out_is_not_trained_and_does_not_stop_the_stage(params, tmp_path):
+    changed = {"num_objects": 8, "num_views": 2, "hidden_size": 32, "num_hidden_layers": 1}
+    shape = params.model.model_copy(update=changed | {"modalities": ("image",), "view_strategy": "random"})
+    processor, model = tiny_language.processor_and_model(shape)
+    sft = params.sft.model_copy(
+        update={"max_steps": 2, "batch_size": 4, "save_steps": 100, "warmup_steps": 0, "least_moved": 0.1}
+    )
+    rows = sft_rows(list(examples(2)), params.think, instruct=False)
+    where = {"work": tmp_path / "w", "logs": tmp_path / "sft", "output": tmp_path / "model"}
+    assert fine_tune(model, processor, rows, sft, **where, seed=0).keys() == {"language_model", "view_projector"}

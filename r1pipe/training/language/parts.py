@@ -36,6 +36,12 @@ def trained_modules(model: R1ForConditionalGeneration) -> list[str]:
     return used + [name for name, module in rows.items() if module is not None]
 
 
+def idle_modules(model: R1ForConditionalGeneration) -> list[str]:
+    """The projectors and the selector where the model's settings leave them nothing to learn."""
+    all_of_them = {*(name for names in PROJECTORS.values() for name in names), SELECTOR}
+    return sorted(all_of_them.difference(trained_modules(model)))
+
+
 def chooses(model: R1ForConditionalGeneration) -> bool:
     """Whether the selector's weights have something to learn."""
     return model.config.view_strategy == "learnt" and not {"image", "depth"}.isdisjoint(model.config.modalities)

@@ -26,7 +26,7 @@ from r1pipe.models.r1.selector import ViewSelector
 from r1pipe.models.r1.weights import Trainable, save
 from r1pipe.params.model import Model
 from r1pipe.params.training import Lora, Training
-from r1pipe.training.language.parts import learning_rate, part_of, trained_modules
+from r1pipe.training.language.parts import idle_modules, learning_rate, part_of, trained_modules
 
 # TRL's fused head leaves prompts out where it runs on Triton, and scores every position elsewhere, for devices that
 # compile for each shape anew. A CPU does not: a pretrained vocabulary took 5 of a step's 12 seconds.
@@ -85,9 +85,13 @@ def build_model(
 def adapt(model: Trainable, lora: Lora | None, *, seed: int) -> Trainable:
     """The model with fresh adapters on the last blocks of its frozen language model; one that has some keeps them.
 
-    Projectors, selector and the rows of added tokens are trained in full.
+    Projectors, selector and the rows of added tokens are trained in full, but for those that the model's settings leave out.
     """
-    if lora is None or isinstance(model, PeftModel):
+    if isinstance(model, PeftModel):
+        return model
+    for name in idle_modules(model):
+        model.model.get_submodule(name).requires_grad_(False)
+    if lora is None:
         return model
     torch.manual_seed(seed)
     num_blocks = model.config.text_config.num_hidden_layers
