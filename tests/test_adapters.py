@@ -201,6 +201,10 @@ def test_the_reference_of_grpo_is_where_it_started(trained, tmp_path):
     """Its divergence begins at 0: it is SFT's adapters; switched off, they would leave what the hub published."""
     folder, *_ = trained
     train_grpo(folder / "sft", tmp_path, max_steps=1)
+    before, after = (
+        load_file(at / ADAPTER / "adapter_model.safetensors") for at in (folder / "sft", tmp_path / "grpo")
+    )
+    assert before.keys() == after.keys()
     _, first, *_ = (tmp_path / "grpo-logs/plots/metrics/eval_kl.tsv").read_text().splitlines()
     step, divergence = first.split("\t")
     assert int(step) == 0
@@ -212,15 +216,21 @@ def test_scene_tokens_start_as_large_as_words(tmp_path):
     _, model = tiny_language.processor_and_model(shape(tmp_path), LORA)
     scenes = [MadeUpScenes().features(f"scene{i:04d}") for i in range(8)]
     scale_start(model, scenes)
+    for found in sizes_in_words(model, scenes).values():
+        torch.testing.assert_close(found, torch.tensor(1.0))
+
+
+def sizes_in_words(model, scenes):
+    """How large the tokens of scenes are, by what they are of, in words."""
     packs = np.stack([pack(s, np.zeros((len(s.cameras), 3), np.float32), model.config) for s in scenes])
-    parts = unpack(torch.from_numpy(packs), model.config)
+    parts, inner = unpack(torch.from_numpy(packs), model.config), model.model
     words = model.get_input_embeddings().weight.float().norm(dim=1).mean()
-    for found in (
-        model.model.project_objects(parts)[parts.is_object.bool()],
-        model.model.point_projector(parts.points, parts.point_xyz),
-        model.model.view_projector(parts.views, parts.cameras),
-    ):
-        torch.testing.assert_close(found.norm(dim=-1).mean(), words)
+    tokens = {
+        "objects": inner.project_objects(parts)[parts.is_object.bool()],
+        "points": inner.point_projector(parts.points, parts.point_xyz),
+        "views": inner.view_projector(parts.views, parts.cameras),
+    }
+    return {name: found.norm(dim=-1).mean() / words for name, found in tokens.items()}
 
 
 def test_captions_align_the_projectors_and_nothing_else_and_once(tmp_path):
@@ -250,7 +260,7 @@ def test_the_stage_sizes_and_aligns_the_projectors_of_a_pretrained_model_before_
         "detection_words": lambda *_: {scene: {0: "red chair"} for scene in features},
         "align": lambda *_, steps, **__: done.append(("align", steps)),
         "learn_to_caption": lambda *_, **__: done.append("captions"),
-        "fine_tune": lambda model, *_, **__: done.append(objects_over_words(model, list(features.values()))),
+        "fine_tune": lambda model, *_, **__: done.append(sizes_in_words(model, list(features.values()))),
         "record_movement": lambda *_: None,
     }
     for name, stand_in in stand_ins.items():
@@ -259,15 +269,9 @@ def test_the_stage_sizes_and_aligns_the_projectors_of_a_pretrained_model_before_
     params = tiny_language.params()
     sft = params.sft.model_copy(update={"lora": LORA, "alignment_steps": 5, "caption_steps": 3})
     stage_sft.main(params.model_copy(update={"model": shape(tmp_path / "published"), "sft": sft}))
-    assert done == [("align", 5), "captions", pytest.approx(1, rel=1e-3)]
-
-
-def objects_over_words(model, scenes) -> float:
-    """How large an object's token is, in words."""
-    packs = np.stack([pack(s, np.zeros((len(s.cameras), 3), np.float32), model.config) for s in scenes])
-    parts = unpack(torch.from_numpy(packs), model.config)
-    tokens = model.model.project_objects(parts)[parts.is_object.bool()]
-    return float(tokens.norm(dim=-1).mean() / model.get_input_embeddings().weight.float().norm(dim=1).mean())
+    *before, sizes = done
+    assert before == [("align", 5), "captions"]
+    assert float(sizes["objects"]) == pytest.approx(1, rel=1e-3)
 
 
 def test_the_papers_recipe_is_what_trl_is_told(tmp_path):

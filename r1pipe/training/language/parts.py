@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,6 +22,9 @@ PROJECTORS = {
 
 SELECTOR, ROWS, ADAPTERS, LANGUAGE = "view_selector", "token_rows", "adapters", "language_model"
 
+OF_SCENES = (*chain.from_iterable(PROJECTORS.values()), SELECTOR)
+"""The modules that read scenes: whatever the settings, the model has them all."""
+
 Movement = dict[str, dict[str, float]]
 """`{part: {"share", "norm", "learning_rate"}}`: the share of its weights that differ from where the stage started, the
 norm of the change over that of the start, and the highest learning rate that it had."""
@@ -37,9 +41,9 @@ def trained_modules(model: R1ForConditionalGeneration) -> list[str]:
 
 
 def idle_modules(model: R1ForConditionalGeneration) -> list[str]:
-    """The projectors and the selector where the model's settings leave them nothing to learn."""
-    all_of_them = {*(name for names in PROJECTORS.values() for name in names), SELECTOR}
-    return sorted(all_of_them.difference(trained_modules(model)))
+    """The modules that the model's settings leave nothing to learn."""
+    used = trained_modules(model)
+    return [name for name in OF_SCENES if name not in used]
 
 
 def chooses(model: R1ForConditionalGeneration) -> bool:
@@ -61,7 +65,7 @@ def only_projectors(model: R1ForConditionalGeneration) -> Iterator[Mapping[str, 
 
 def part_of(name: str) -> str:
     """The part that a parameter belongs to."""
-    for part in (*(name for names in PROJECTORS.values() for name in names), SELECTOR):
+    for part in OF_SCENES:
         if part in name:
             return part
     if "_rows." in name:
