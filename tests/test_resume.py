@@ -49,11 +49,11 @@ def different(one: dict[str, bytes], other: dict[str, bytes]) -> list[str]:
 
 
 ENDS = {
-    "sft": [("SIGKILL", 13), ("SIGTERM", 17), ("SIGKILL", "saving")],
+    "sft": [("SIGKILL", 7), ("SIGTERM", 8), ("SIGKILL", "saving")],
     # Eight steps see every prompt once: the order of the second epoch has to be the same too.
     "grpo": [("SIGKILL", 6), ("SIGTERM", 9), ("SIGKILL", "saving")],
 }
-LAST = {"sft": 30, "grpo": 14}
+LAST = {"sft": 16, "grpo": 14}
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_a_stopped_training_says_where_and_goes_on_from_there(folder, statuses, 
     assert f"Stopped by SIGTERM at step {second} of {LAST[stage]}; the next run goes on from there." in errors
     assert "Traceback" not in errors
     # The third run was killed while it wrote its first checkpoint: the fourth starts where the third did.
-    every = {"sft": 10, "grpo": 4}[stage]
+    every = {"sft": 5, "grpo": 4}[stage]
     gone_on = re.findall(r"Going on from checkpoint-(\d+)", errors)
     assert gone_on == [str(first // every * every), str(second), str(second)]
 
@@ -170,7 +170,7 @@ def test_a_batch_learns_the_same_in_one_process_and_in_two(tmp_path):
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
 def test_two_processes_stop_together_and_go_on_to_the_same_bytes(tmp_path, stage):
     run = lambda where, *end: Run(stage, str(tmp_path / where), settings(stage, tmp_path), *end, processes=2)  # noqa: E731
-    step = {"sft": 17, "grpo": 9}[stage]  # in the second epoch
+    step = {"sft": 7, "grpo": 9}[stage]  # in the second epoch
     assert execute(begin(tmp_path), run("whole"), run("cut", "SIGTERM", step), run("cut")) == [0, 0, 143, 0]
     assert f"at step {step} of" in (tmp_path / "cut/stderr.txt").read_text()
     assert different(written(tmp_path / "whole", stage), written(tmp_path / "cut", stage)) == []

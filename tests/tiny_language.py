@@ -150,7 +150,7 @@ def run_sft(folder: Path, language: str | None = None, **settings) -> None:
     """SFT from scratch; `folder/sft` is the model, `folder/work` what an interrupted run goes on from."""
     chosen = params()
     instruct = language is not None
-    short = {"max_steps": 30, "batch_size": 8, "save_steps": 10, "warmup_steps": 2, "learning_rate": 1e-2}
+    short = {"max_steps": 16, "batch_size": 8, "save_steps": 5, "warmup_steps": 2, "learning_rate": 1e-2}
     processor, model = processor_and_model(
         chosen.model.model_copy(update=SMALL | {"language": language}), settings.get("lora")
     )
