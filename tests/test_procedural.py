@@ -304,7 +304,7 @@ def test_left_and_right_are_those_of_the_pose_that_readers_get(rooms):
 
 
 def test_who_has_not_seen_the_room_answers_few_questions():
-    collect = COLLECT.model_copy(update={"points_per_m2": 150.0, "frames_per_room": 0})
+    collect = COLLECT.model_copy(update={"points_per_m2": 50.0, "frames_per_room": 0})
     asked = [
         (row["question"], row["answers"][0])
         for i in range(60)

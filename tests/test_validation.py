@@ -248,35 +248,35 @@ def target_box_in_a_prompt(world):
 
 
 LEAKS = [
-    (
-        val_scene_in_train,
-        "sample_split (samples: 1 of 12 rows: scanqa-scene0011_00-0 (a train sample of scene0011_00 in val))",
-    ),
-    (val_mesh_under_a_train_id, "mesh_in_one_split (scenes: 2 of 4 rows: "
-     "scene0000_00 (scene0000_00 in train and scene0011_00 in val); scene0011_00 (scene0000_00 in train and scene0011_00 in val))"),
-    (rescan_in_val, "room_in_one_split (scenes: 2 of 4 rows: "
-     "scene0000_00 (scene0000_00 in train and scene0000_01 in val); scene0000_01 (scene0000_00 in train and scene0000_01 in val))"),
-    (
-        val_question_reworded,
-        "question_in_training (samples: 1 of 13 rows: scanqa-scene0011_00-0 (trained as scanqa-new))",
-    ),
-    (
-        target_box_in_a_prompt,
-        "target_in_prompt (samples: 1 of 12 rows: scanqa-scene0000_00-0 (what color is the chair at (1.00, 1.00, 0.50)?))",
-    ),
-]  # fmt: skip
+    {
+        val_scene_in_train: "sample_split (samples: 1 of 12 rows: "
+        "scanqa-scene0011_00-0 (a train sample of scene0011_00 in val))",
+        rescan_in_val: "room_in_one_split (scenes: 2 of 4 rows: scene0000_00 (scene0000_00 in train and scene0000_01 in val); "
+        "scene0000_01 (scene0000_00 in train and scene0000_01 in val))",
+        target_box_in_a_prompt: "target_in_prompt (samples: 1 of 12 rows: "
+        "scanqa-scene0000_00-0 (what color is the chair at (1.00, 1.00, 0.50)?))",
+    },
+    {
+        val_mesh_under_a_train_id: "mesh_in_one_split (scenes: 2 of 4 rows: "
+        "scene0000_00 (scene0000_00 in train and scene0011_00 in val); "
+        "scene0011_00 (scene0000_00 in train and scene0011_00 in val))",
+        val_question_reworded: "question_in_training (samples: 1 of 13 rows: "
+        "scanqa-scene0011_00-0 (trained as scanqa-new))",
+    },
+]
 
 
-@pytest.mark.parametrize(("leak", "named"), LEAKS, ids=lambda value: getattr(value, "__name__", ""))
-def test_a_leak_stops_the_stage_with_status_1_and_names_its_rows(world, leak, named, monkeypatch, capsys):
+@pytest.mark.parametrize("planted", LEAKS, ids=lambda planted: "-".join(leak.__name__ for leak in planted))
+def test_leaks_stop_the_stage_with_status_1_and_name_their_rows(world, planted, monkeypatch, capsys):
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the runner's process is pytest's here
-    leak(world)
+    for leak in planted:
+        leak(world)
     world.write()
     with pytest.raises(SystemExit) as stop:
         run(validate.main)
     sentence = capsys.readouterr().err
     assert stop.value.code == 1
-    assert named in sentence
+    assert [named for named in planted.values() if named not in sentence] == []
     assert ".work/validate/data_docs/index.html" in sentence
 
 
