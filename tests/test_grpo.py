@@ -116,7 +116,7 @@ def _one_thread():
 
 def tune(folder: Path, language: Path | None = None) -> str:
     """A model that answers in the grammar: where GRPO starts."""
-    run_sft(folder, language and str(language), max_steps=100, save_steps=1000)
+    run_sft(folder, language and str(language), max_steps=80, save_steps=1000)
     return str(folder / "sft")
 
 
@@ -166,7 +166,7 @@ def test_rollouts_in_paper_do_so_in_its_classes_and_beside_gradient_checkpointin
 
 def check_rollouts(folder, start, passes, **settings):
     longest = 60
-    run_grpo(folder, start, max_steps=2, eval_steps=2, max_completion_length=longest, **settings)
+    run_grpo(folder, start, max_steps=1, eval_steps=1, max_completion_length=longest, **settings)
     assert passes.generations
     for prompt, *later in passes.generations:
         assert prompt > 30 and set(later) == {1}
