@@ -4,30 +4,28 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from tiny_room import room
 
-from r1pipe.datasets.sample import Sample
 from r1pipe.errors import DataError
-from r1pipe.evaluation.charts import Bar, interval_chart, line_chart, ticks
-from r1pipe.evaluation.examples import Material, Pool
 from r1pipe.evaluation.looking import look_row
 from r1pipe.evaluation.report import flatten
-from r1pipe.evaluation.rooms import PREDICTED, SIZE, TARGET, draw_room
 from r1pipe.evaluation.series import Series, read_courses, read_series
 from r1pipe.evaluation.table import summary
 from r1pipe.files import write_json, write_jsonl, write_text
-from r1pipe.geometry import Box
 from r1pipe.params import Params
-from r1pipe.stages import costs, report
+from r1pipe.stages import report
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.choice import ViewChoice
 from r1pipe.views.views import Views
 
+"""What stage `validate` leaves."""
+
 ROOT = Path(__file__).parents[1]
+
+
 ARMS = {"sft": 61.25, "grpo": 65.5, "control_prompts": 61.5, "control_sequences": 62.0, "blind": 24.75}
 
 
@@ -53,8 +51,6 @@ COMPLETIONS = {
     "qa": ("<think>chair <obj_000> red</think><answer>red & <b>bold</b></answer>", {"answer": "red & <b>bold</b>"}),
     "grounding": ("<answer><obj_000></answer>", {"boxes": [BOX]}),
 }
-
-
 SHARE = {"hits": 19, "n": 20, "value": 0.95, "low": 0.764, "high": 0.991}
 GATE = {
     "rows": {"train": 1234, "val": 56},
@@ -71,7 +67,6 @@ GATE = {
     },
     "defects": {"3d_llm_val.json": {"asked_before": 97, "trailing_comma": 1158}},
 }
-"""What stage `validate` leaves."""
 
 
 def params_in(folder):
@@ -295,120 +290,8 @@ def test_a_broken_course_names_its_file(tmp_path):
         read_series(tmp_path / "loss.tsv")
 
 
-def test_smoothing_keeps_a_constant_and_the_length():
-    series = Series(tuple(range(100)), (0.5,) * 100)
-    assert series.smooth() == series
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "marks"),
-    [
-        pytest.param(0, 100, [0, 20, 40, 60, 80, 100], id="percent"),
-        pytest.param(0.31, 0.58, [0.3, 0.4, 0.5, 0.6], id="fractions"),
-        pytest.param(2, 2, [2.0, 2.5, 3.0, 3.5, 4.0], id="a constant"),
-    ],
-)
-def test_ticks_are_round_and_cover_the_range(low, high, marks):
-    assert ticks(low, high) == marks
-
-
-def test_charts_draw_every_course_and_every_bar():
-    svg = line_chart({"a": Series((0, 1, 2), (1.0, float("nan"), 3.0)), "b": Series((0, 2), (2.0, 2.0))}, "x < y")
-    assert svg.count("<polyline") == 2
-    assert "x &lt; y" in svg
-    assert "nan" not in svg
-    assert interval_chart([Bar("sft", 50, 40, 60, "red"), Bar("grpo", 0, 0, 0, "blue")], "em").count("<circle") == 2
-
-
 def test_flatten_names_every_leaf():
     assert dict(flatten({"a": {"b": 1}, "c": [1, 2]})) == {"a / b": 1, "c": "1, 2"}
-
-
-NEAR, FAR = [0.1, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 5.0, 0.5, 1.0, 1.0, 1.0]
-
-
-@pytest.fixture
-def pool(params):
-    """Per task four questions that the tuned model answers well, less well, badly and worst."""
-    names = ["well", "middling", "badly", "worst"]
-    boxes = {"well": [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]], "middling": [NEAR], "badly": [FAR], "worst": []}
-    said = {"well": "red", "middling": "red", "badly": "blue", "worst": "blue"}
-    reward = {"well": 0.9, "middling": 0.5, "badly": 0.3, "worst": None}
-    given = {"qa": [{"id": f"q-{n}", "answer": said[n], "completion": ""} for n in names]}
-    given["grounding"] = [{"id": f"g-{n}", "boxes": boxes[n], "completion": ""} for n in names]
-    captions = ["a red chair near the wall", "a blue table", "no"]
-    given["captioning"] = [
-        {"scene_id": "s", "box": [10.0 * i, 0, 0, 1, 1, 1], "caption": caption} for i, caption in enumerate(captions)
-    ]
-    wanted = {
-        "qa": [{"id": f"q-{n}", "answers": ["red"]} for n in names],
-        "grounding": [{"id": f"g-{n}", "boxes": [[0.0, 0.0, 0.5, 1.0, 1.0, 1.0]]} for n in names],
-        "captioning": [
-            {"scene_id": "s", "object_id": i, "box": [10.0 * i, 0, 0, 1, 1, 1], "captions": [text]}
-            for i, text in enumerate([captions[0], "a blue table by the lamp", "a green bed", "a white door"])
-        ],
-    }
-    samples = [
-        Sample(id=f"{task[0]}-{n}", scene_id="s", task=task, question=n, source="scanqa", split="test")
-        for task in ("qa", "grounding")
-        for n in names
-    ]
-    rewards = [{"id": f"q-{n}", "format": 1.0, "perception": None, "total": reward[n]} for n in names]
-    material = {task: Material(wanted[task], {"grpo": given[task]}) for task in wanted}
-    return Pool(material, {"grpo": rewards}, samples, params.think)
-
-
-def test_the_best_and_the_worst_answers_are_found(pool):
-    best, worst = pool.ranked(2)
-    assert [e.question for e in best if e.task != "captioning"] == ["well", "well", "middling", "middling"]
-    assert [e.question for e in worst if e.task == "qa"] == ["worst", "badly"]
-    assert {e.question for e in worst if e.task == "grounding"} == {"badly", "worst"}, "neither overlaps"
-    assert [e.said[0].answer for e in best if e.task == "captioning"] == ["a red chair near the wall", "a blue table"]
-    silent = next(e for e in worst if e.task == "captioning")
-    assert silent.reference == "a white door" and silent.said[0].answer == "(nothing about this object)"
-
-
-def test_examples_by_lot_take_the_tasks_in_turn_and_carry_what_applies(pool):
-    shown = pool.by_lot(5)
-    assert [example.task for example in shown] == ["qa", "grounding", "captioning", "qa", "grounding"]
-    assert all(set(e.said[0].rewards) <= {"format", "total"} for e in shown)
-    (well,) = (e for e in pool.ranked(1).best if e.task == "grounding")
-    assert well.pointed == well.targets == [Box(0.0, 0.0, 0.5, 1.0, 1.0, 1.0)]
-
-
-def drawn(picture, pencil):
-    """The pixels of a pencil's colour, as rows of (row, column)."""
-    return np.argwhere((picture == [int(pencil.colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1))
-
-
-def test_a_room_is_drawn_with_the_target_and_the_predicted_box():
-    scene = room()
-    chair, elsewhere = scene.object(2).box, scene.object(3).box
-    picture = draw_room(scene, [chair], [elsewhere])
-    assert picture.shape == (SIZE[1], SIZE[0], 3)
-    assert min(len(drawn(picture, TARGET)), len(drawn(picture, PREDICTED))) > 50
-    apart = drawn(picture, TARGET).mean(axis=0) - drawn(picture, PREDICTED).mean(axis=0)
-    assert np.linalg.norm(apart) > 80, "four metres apart in a room of six"
-    both = draw_room(scene, [chair], [chair])
-    assert len(drawn(both, PREDICTED)) > 50 and len(drawn(both, TARGET)) > 50, "a box that fits hides no target"
-    assert (draw_room(scene, [chair], [elsewhere]) == picture).all()
-
-
-def test_a_room_without_boxes_and_a_box_behind_the_camera_are_drawn():
-    scene = room()
-    blank = draw_room(scene, [], [])
-    assert len(drawn(blank, TARGET)) == len(drawn(blank, PREDICTED)) == 0 and (blank != 255).any()
-    assert draw_room(scene, [], [Box(900, 900, 900, 1, 1, 1)]).shape == blank.shape
-
-
-def test_costs_are_drawn_in_the_order_of_the_runs(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for stage, seconds in (("sft", 60.0), ("grpo", 120.0), ("sft", 90.0)):
-        costs.record(stage, seconds, tmp_path / "reports")
-    assert {stage: cost["seconds"] for stage, cost in costs.read_costs().items()} == {"grpo": 120.0, "sft": 90.0}
-    texts = list(ElementTree.parse(tmp_path / "reports" / "costs.svg").getroot().itertext())
-    assert texts.index("grpo") < texts.index("sft")
-    assert texts[texts.index("sft") + 1] == "1.5"
 
 
 def test_the_declared_metric_is_small_and_leaves_out_what_was_not_measured():
