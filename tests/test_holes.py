@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from test_renderer import around, assert_equal, cloud
+from tiny_room import RENDER, box_room
 
 from r1pipe.views.cameras import Cameras
 from r1pipe.views.renderer import NOTHING, render
 from r1pipe.views.views import render_scene
-from tests.test_renderer import around, assert_equal, cloud
-from tests.test_views import RENDER, room
 
 SIZE = (60, 50)
 FOCAL = 50.0
@@ -156,6 +156,6 @@ def test_both_backends_fill_the_same_pixels_with_the_same_points(seed, radius):
 
 
 def test_the_stage_fills_holes_where_its_parameters_say_so():
-    scene = room()
+    scene = box_room()
     plain, filled = (render_scene(scene, RENDER.model_copy(update={"fill_holes": fill})) for fill in (False, True))
     assert (filled.index == NOTHING).sum() < (plain.index == NOTHING).sum()
