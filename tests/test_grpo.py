@@ -156,6 +156,7 @@ def test_rollouts_in_tiny_read_each_token_once_and_stop_where_the_answers_end(re
     check_rollouts(tmp_path, str(rewarded / "start/sft"), Passes(monkeypatch))
 
 
+@pytest.mark.slow
 def test_rollouts_in_paper_do_so_in_its_classes_and_beside_gradient_checkpointing(tmp_path, monkeypatch):
     publish_language(tmp_path / "published", tied=False)
     start = tune(tmp_path / "start", tmp_path / "published")

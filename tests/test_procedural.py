@@ -303,6 +303,7 @@ def test_left_and_right_are_those_of_the_pose_that_readers_get(rooms):
     assert checked > 5
 
 
+@pytest.mark.slow
 def test_who_has_not_seen_the_room_answers_few_questions():
     collect = COLLECT.model_copy(update={"points_per_m2": 50.0, "frames_per_room": 0})
     asked = [
