@@ -12,8 +12,6 @@ from r1pipe.evaluation.series import Series
 from r1pipe.geometry import Box
 from r1pipe.stages import costs
 
-"""What stage `validate` leaves."""
-
 
 def test_smoothing_keeps_a_constant_and_the_length():
     series = Series(tuple(range(100)), (0.5,) * 100)

@@ -9,8 +9,6 @@ from r1pipe.evaluation.examples import Material, Pool
 from r1pipe.geometry import Box
 from r1pipe.params import Params
 
-"""What stage `validate` leaves."""
-
 ROOT = Path(__file__).parents[1]
 NEAR, FAR = [0.1, 0.0, 0.5, 1.0, 1.0, 1.0], [5.0, 5.0, 0.5, 1.0, 1.0, 1.0]
 

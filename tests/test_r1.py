@@ -17,6 +17,7 @@ from r1pipe.models.r1.packs import pack, pack_size, unpack
 from r1pipe.models.r1.prompts import Request, messages, with_scene
 from r1pipe.models.r1.weights import load_trainable
 from r1pipe.params import Params
+from r1pipe.params.training import Lora
 from r1pipe.training.language.examples import grpo_rows, sft_rows, some
 from r1pipe.training.language.grpo import optimise
 from r1pipe.training.language.setup import build_model
@@ -196,8 +197,6 @@ def test_a_completion_follows_its_prompt_without_a_gap(processor_and_model, para
 def test_sft_lowers_the_loss_and_sft_and_grpo_move_every_part_through_trls_trainers(
     processor_and_model, params, tmp_path, lora
 ):
-    from r1pipe.params.training import Lora
-
     processor, model = processor_and_model
     adapters = Lora(**lora) if lora else None
     sft = params.sft.model_copy(
